@@ -1,0 +1,27 @@
+.PHONY: setup demo test quick check bench clean
+PY := .venv/bin/python
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@.venv/bin/calipy lab demo
+
+# Every tier that this machine can run. With CI=true a tier that can't run is a failure.
+test: check
+	@$(PY) scripts/test
+
+quick: setup
+	@$(PY) -m pytest -q tests/unit tests/contract
+
+check: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+bench: setup
+	@$(PY) -m bench
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,1 @@
+"""CalIPy: a routed pod network for Kubernetes in the manner of Calico."""

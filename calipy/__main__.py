@@ -1,0 +1,69 @@
+"""Entry points: `calipy` with its commands, and `pycalicoctl`. Each command imports its part when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+class _Lazy(click.Group):
+    """A group whose commands live in modules that are imported when they are used, not before."""
+
+    commands_in = {
+        "lab": ("calipy.lab.commands", "lab"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.commands_in])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.commands_in:
+            return super().get_command(ctx, name)
+        import importlib
+
+        module, attribute = self.commands_in[name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Lazy)
+def calipy() -> None:
+    """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
+
+
+@calipy.command()
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="default: info")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="default: text")
+def agent(log_level: str | None, log_format: str | None) -> None:
+    """Run this node's agent (settings: environment, see calipy.settings)."""
+    from calipy.agent import run
+
+    sys.exit(run(log_level, log_format))
+
+
+@calipy.command("install-cni")
+@click.argument("folder", default="/opt/cni/bin")
+@click.option("--forwarder", default="", help="the built forwarder; default: the one that came with this program")
+def install_cni(folder: str, forwarder: str) -> None:
+    """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins."""
+    from calipy.cni.install import install_forwarder
+
+    click.echo(install_forwarder(folder, forwarder))
+
+
+def main() -> None:
+    """The `calipy` command."""
+    calipy(prog_name="calipy")
+
+
+def pycalicoctl() -> None:
+    """The `pycalicoctl` command."""
+    from calipy.ctl.commands import pycalicoctl as command
+
+    command(prog_name="pycalicoctl")
+
+
+if __name__ == "__main__":
+    main()

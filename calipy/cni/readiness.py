@@ -1,0 +1,34 @@
+"""The ready file: from it the forwarder answers STATUS alone, whether or not an agent is there to be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+EVERY_S = 5.0
+"""How often the file is rewritten while the agent can serve ADD."""
+
+
+def line(now_s: float, grace_s: float) -> str:
+    """The file's one line: seconds since boot (CLOCK_BOOTTIME), and for how long after these STATUS stays OK."""
+    return f"{now_s:.3f} {grace_s:g}\n"
+
+
+def write(path: Path, now_s: float, grace_s: float) -> None:
+    """Replaces the file, so that a reader has the old line or the new one. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(line(now_s, grace_s))
+    os.replace(new, path)
+
+
+async def keep(path: Path, obstacle: Callable[[], str], grace_s: float, every_s: float = EVERY_S) -> None:
+    """Rewrites the file without end, as long as `obstacle` names no reason why ADD can't be served. While it does, the
+    file grows old; it goes on telling when the agent was last ready."""
+    while True:
+        if not obstacle():
+            write(path, time.clock_gettime(time.CLOCK_BOOTTIME), grace_s)
+        await asyncio.sleep(every_s)

@@ -1,0 +1,276 @@
+"""The dataplane: one merged pending Change, one apply in flight, drivers in a fixed order, futures for those who wait.
+
+A Change names owners; each is compiled anew into its driver's ledger; each ledger says which operations are pending;
+the drivers write them. What arrives meanwhile merges and goes right after. The kernel is read at start, at resync and
+on a notice of a foreign change, never around a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from calipy.felix.calc.change import Change, NodeState, apply, everything, merge
+from calipy.felix.ledger import Ledger
+from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
+from calipy.felix.plans import Plan, Planner
+
+log = logging.getLogger("calipy.felix.dataplane")
+
+INLINE_OPERATIONS = 256
+"""Up to so many operations are written on the loop itself; more go to the kernel thread."""
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 30.0
+RESYNC_EVERY_S = 1.0
+"""Notices of foreign changes lead to at most one read of a driver in this time."""
+
+
+class Refused(Exception):
+    """The kernel took not what an owner wants; names owner, object, errno's text."""
+
+
+class Area:
+    """One driver with its planner, its ledger and its retries."""
+
+    def __init__(self, driver: Driver, planner: Planner) -> None:
+        self.driver = driver
+        self.planner = planner
+        self.ledger = Ledger(driver.fingerprint, driver.order)
+        self.refused: dict[Owner, str] = {}
+        self.retries: dict[Owner, int] = {}
+        self.stale = "start"
+        """Why the kernel is to be read before the next write; empty: it isn't."""
+        self.writes = 0
+        self.reads = 0
+
+    def forget_retries(self) -> None:
+        """An owner that is refused no more starts from the shortest delay the next time."""
+        self.retries = {owner: count for owner, count in self.retries.items() if owner in self.refused}
+
+
+class _Waiter:
+    __slots__ = ("done", "future")
+
+    def __init__(self, done: Callable[[], bool], future: asyncio.Future[None]) -> None:
+        self.done = done
+        self.future = future
+
+
+class Dataplane:
+    """The kernel's keeper."""
+
+    def __init__(self, areas: Sequence[Area], kernel_thread: ThreadPoolExecutor) -> None:
+        self._areas = areas
+        self._thread = kernel_thread
+        self._wake = asyncio.Event()
+        self._pending: Change | None = None
+        self._submitted = 0
+        self._applied = 0
+        self._waiters: list[_Waiter] = []
+        self._last_resync: dict[str, float] = {}
+        self.state: NodeState | None = None
+        self.first_apply = asyncio.Event()
+
+    # --- what others ask for ---
+
+    def submit(self, change: Change) -> int:
+        """Takes a change in and returns its serial. Merges with what waits; never blocks."""
+        self._pending = change if self._pending is None else merge(self._pending, change)
+        self._submitted += 1
+        self._wake.set()
+        return self._submitted
+
+    async def programmed(self, owners: Iterable[Owner], serial: int) -> None:
+        """Returns when the kernel holds what `owners` want as of `serial`; raises Refused if it won't."""
+        owners = tuple(owners)
+
+        def done() -> bool:
+            if self._applied < serial:
+                return False
+            self._raise_refused(owners)
+            return all(area.ledger.settled(owner) for area in self._areas for owner in owners)
+
+        await self._until(done)
+
+    async def present(self, owner: Owner) -> None:
+        """Returns when `owner` has objects and the kernel holds them; raises Refused if it won't."""
+
+        def done() -> bool:
+            self._raise_refused((owner,))
+            return any(area.ledger.objects(owner) and area.ledger.settled(owner) for area in self._areas)
+
+        await self._until(done)
+
+    def notice(self, driver: str, reason: str) -> None:
+        """Someone else has changed what `driver` keeps: it will be read, and repaired."""
+        for area in self._areas:
+            if area.driver.name == driver and not area.stale:
+                area.stale = reason
+                self._wake.set()
+
+    def hold(self, owner: Owner, reason: str) -> None:
+        """Keeps operations of an owner back (leftovers that may yet be wanted) until `release`."""
+        for area in self._areas:
+            area.ledger.hold(owner, reason)
+
+    def release(self, owner: Owner) -> None:
+        """Ends a hold."""
+        for area in self._areas:
+            area.ledger.release(owner)
+        self._wake.set()
+
+    @property
+    def refused(self) -> Mapping[Owner, str]:
+        """Owners that the kernel refuses now, and why."""
+        return {owner: why for area in self._areas for owner, why in area.refused.items()}
+
+    def area(self, name: str) -> Area:
+        """The area of a driver."""
+        return next(area for area in self._areas if area.driver.name == name)
+
+    # --- the rhythm ---
+
+    async def run(self) -> None:
+        """Reads the kernel, then applies whenever there is something to do, without end."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            serial = self._submitted
+            self._take()
+            for area in self._areas:
+                await self._settle(area)
+            self._applied = serial
+            self.first_apply.set()
+            self._tell()
+
+    def _take(self) -> None:
+        change, self._pending = self._pending, None
+        if change is None:
+            return
+        if self.state is None:
+            if change.settings is None:
+                raise RuntimeError("the first change of a dataplane carries settings")
+            self.state = NodeState(settings=change.settings)
+        self.state = apply(self.state, change)
+        for area in self._areas:
+            for plan in area.planner.plans(change, self.state):
+                self._enter(area, plan)
+
+    def _enter(self, area: Area, plan: Plan) -> None:
+        if area.refused.pop(plan.owner, None) is not None:
+            area.ledger.release(plan.owner)
+        if plan.amends:
+            area.ledger.amend(plan.owner, plan.added, plan.removed)
+        else:
+            area.ledger.want(plan.owner, plan.objects)
+
+    async def _settle(self, area: Area) -> None:
+        """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
+        for _ in range(3):
+            if area.stale:
+                await self._read(area)
+            ops = area.ledger.pending()
+            if not ops:
+                return
+            outcome = await self._write(area, ops)
+            refused = {refusal.name for refusal in outcome.refusals}
+            if not outcome.resync and not (refused and area.driver.transactional):
+                area.ledger.landed(op for op in ops if op.name not in refused)
+                area.forget_retries()
+            for refusal in outcome.refusals:
+                self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}")
+            if outcome.resync:
+                log.warning("%s: %s; reading the kernel anew", area.driver.name, outcome.resync)
+                area.stale = outcome.resync
+            elif not refused:
+                return
+        area.stale = area.stale or "refused three times"
+        self._later(RETRY_FIRST_S, self._wake.set)
+
+    async def _read(self, area: Area) -> None:
+        reason, area.stale = area.stale, ""
+        now = asyncio.get_running_loop().time()
+        wait = self._last_resync.get(area.driver.name, now - RESYNC_EVERY_S) + RESYNC_EVERY_S - now
+        if wait > 0:
+            await asyncio.sleep(wait)
+        self._last_resync[area.driver.name] = asyncio.get_running_loop().time()
+        log.debug("%s: reading the kernel: %s", area.driver.name, reason)
+        area.reads += 1
+        found: Mapping[ObjectName, bytes] = {}
+        for step in area.driver.read():
+            if step is None:
+                await asyncio.sleep(0)
+            else:
+                found = step
+        area.ledger.found(found, area.driver.leftover)
+
+    async def _write(self, area: Area, ops: tuple[Op, ...]) -> Outcome:
+        area.writes += 1
+        if len(ops) <= INLINE_OPERATIONS:
+            return area.driver.apply(ops)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
+
+    # --- refusals ---
+
+    def _refuse(self, area: Area, name: ObjectName, reason: str) -> None:
+        """Each owner of a refused object takes its closed form, or is held where it has none; it retries alone."""
+        assert self.state is not None
+        for owner in area.ledger.owners(name):
+            if owner in area.refused:
+                area.ledger.hold(owner, reason)
+                continue
+            area.refused[owner] = reason
+            log.error("%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
+            closed = area.planner.closed(owner, self.state)
+            if closed is None:
+                area.ledger.hold(owner, reason)
+            else:
+                area.ledger.want(owner, closed)
+            count = area.retries.get(owner, 0)
+            area.retries[owner] = count + 1
+            delay_s = min(RETRY_FIRST_S * 2**count, RETRY_MOST_S) * random.uniform(0.8, 1.2)
+            self._later(delay_s, partial(self._retry, area, owner))
+
+    def _retry(self, area: Area, owner: Owner) -> None:
+        if area.refused.pop(owner, None) is None or self.state is None:
+            return
+        area.ledger.release(owner)
+        for plan in area.planner.plans(everything(self.state), self.state):
+            if plan.owner == owner:
+                self._enter(area, plan)
+        self._wake.set()
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, call)
+
+    # --- waiters ---
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        if done():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(done, future)
+        self._waiters.append(waiter)
+        try:
+            await future
+        finally:
+            self._waiters.remove(waiter)
+
+    def _tell(self) -> None:
+        for waiter in self._waiters:
+            if waiter.future.done():
+                continue
+            try:
+                if waiter.done():
+                    waiter.future.set_result(None)
+            except Refused as refused:
+                waiter.future.set_exception(refused)
+
+    def _raise_refused(self, owners: Iterable[Owner]) -> None:
+        for area in self._areas:
+            for owner in owners:
+                if owner in area.refused:
+                    raise Refused(f"{owner.kind} {owner.name}: the kernel refuses {area.refused[owner]}")

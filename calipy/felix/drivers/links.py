@@ -1,0 +1,176 @@
+"""VXLAN devices and what makes them work: address, permanent neighbours, forwarding entries."""
+
+from __future__ import annotations
+
+import errno
+import socket as sockets
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from calipy.felix.ledger import LEFTOVER
+from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
+from calipy.felix.plans import DeviceAddress, ForwardingEntry, TunnelNeighbour, VxlanDevice
+from calipy.netlink import rtnetlink
+from calipy.netlink.messages import Message
+from calipy.netlink.socket import NetlinkSocket
+
+DEVICES = ("vxlan.calico", "vxlan-v6.calico")
+_GONE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL})
+_RANKS = {"device": 0, "address": 1, "neighbour": 2, "forwarding": 3}
+_BROADCAST_MAC = "00:00:00:00:00:00"
+
+
+class LinksDriver:
+    """Reads and writes tunnel devices; implements `objects.Driver`."""
+
+    name = "links"
+    transactional = False
+
+    def __init__(self, socket: NetlinkSocket) -> None:
+        self._socket = socket
+
+    def fingerprint(self, value: Struct) -> bytes:
+        """Of any of the values in `plans` that belong to tunnels."""
+        return fingerprint(value)
+
+    def leftover(self, name: ObjectName) -> Owner:
+        """No difference is made."""
+        return LEFTOVER
+
+    def order(self, op: Op) -> int:
+        """Devices come first and go last."""
+        rank = _RANKS[op.name.kind]
+        return rank if isinstance(op, Put) else -rank - 1
+
+    def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
+        """The devices of ours and all that hangs on them."""
+        found: dict[ObjectName, Struct] = {}
+        names: dict[int, str] = {}
+        links = [rtnetlink.parse_link(body) for body in self._socket.dump(rtnetlink.dump_links())]
+        by_index = {link.index: link.name for link in links}
+        for link in links:
+            if link.name in DEVICES and link.vxlan is not None:
+                names[link.index] = link.name
+                found[ObjectName("device", link.name)] = VxlanDevice(
+                    vni=link.vxlan.vni,
+                    port=link.vxlan.port,
+                    local=link.vxlan.local or "",
+                    parent=by_index.get(link.vxlan.device or 0, ""),
+                    mac=link.mac or "",
+                    mtu=link.mtu,
+                )
+        yield None
+        if names:
+            self._read_addresses(names, found)
+            yield None
+            self._read_neighbours(names, found)
+        yield {name: fingerprint(value) for name, value in found.items()}
+
+    def _read_addresses(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> None:
+        for body in self._socket.dump(rtnetlink.dump_addresses()):
+            address = rtnetlink.parse_address(body)
+            if address.index in names and not address.address.startswith("fe80:"):
+                device = names[address.index]
+                value = DeviceAddress(device=device, address=address.address)
+                found[ObjectName("address", f"{device} {address.address}")] = value
+
+    def _read_neighbours(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> None:
+        for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6, rtnetlink.AF_BRIDGE):
+            for body in self._socket.dump(rtnetlink.dump_neighbours(family)):
+                entry = rtnetlink.parse_neighbour(body)
+                if entry.index not in names or not entry.state & rtnetlink.NUD_PERMANENT or not entry.mac:
+                    continue
+                device = names[entry.index]
+                if family != rtnetlink.AF_BRIDGE:
+                    value: Struct = TunnelNeighbour(device=device, address=entry.address or "", mac=entry.mac)
+                    found[ObjectName("neighbour", f"{device} {entry.address}")] = value
+                elif entry.address and entry.mac != _BROADCAST_MAC:
+                    value = ForwardingEntry(device=device, mac=entry.mac, remote=entry.address)
+                    found[ObjectName("forwarding", f"{device} {entry.mac}")] = value
+
+    def apply(self, ops: tuple[Op, ...]) -> Outcome:
+        """Writes one after the other: what hangs on a device needs its index."""
+        refusals = []
+        for op in ops:
+            try:
+                messages = list(self._messages(op))
+            except OSError as error:
+                if isinstance(op, Put):
+                    refusals.append(Refusal(op.name, error.errno or 0, error.strerror or str(error)))
+                continue
+            for refusal in self._socket.request(messages):
+                replaced = refusal.index < len(messages) - 1
+                if not (replaced or (not isinstance(op, Put) and refusal.errno in _GONE)):
+                    refusals.append(Refusal(op.name, refusal.errno, refusal.text))
+        return Outcome(refusals=tuple(refusals))
+
+    def _messages(self, op: Op) -> Iterator[Message]:
+        """The messages of one operation; the last one counts, those before it clear its way."""
+        if isinstance(op, Put):
+            match op.value:
+                case VxlanDevice() as device:
+                    if op.replaces:
+                        yield rtnetlink.delete_link(sockets.if_nametoindex(op.name.name))
+                    yield rtnetlink.new_vxlan(
+                        name=op.name.name,
+                        vni=device.vni,
+                        port=device.port,
+                        local=device.local,
+                        device=sockets.if_nametoindex(device.parent),
+                        mac=device.mac,
+                        mtu=device.mtu,
+                    )
+                case value:
+                    yield self._entry(value, delete=False)
+        elif op.name.kind == "device":
+            yield rtnetlink.delete_link(sockets.if_nametoindex(op.name.name))
+        else:
+            yield self._entry(_entry_of(op.name), delete=True)
+
+    def _entry(self, value: Struct, *, delete: bool) -> Message:
+        match value:
+            case DeviceAddress(device=device, address=address):
+                width = 128 if ":" in address else 32
+                found = rtnetlink.Address(
+                    index=sockets.if_nametoindex(device),
+                    family=_family(address),
+                    address=address,
+                    prefix_length=width,
+                )
+                return rtnetlink.delete_address(found) if delete else rtnetlink.add_address(found)
+            case TunnelNeighbour(device=device, address=address, mac=mac):
+                entry = rtnetlink.Neighbour(
+                    index=sockets.if_nametoindex(device),
+                    family=_family(address),
+                    address=address,
+                    mac=mac or None,
+                    state=rtnetlink.NUD_PERMANENT,
+                )
+            case ForwardingEntry(device=device, mac=mac, remote=remote):
+                entry = rtnetlink.Neighbour(
+                    index=sockets.if_nametoindex(device),
+                    family=rtnetlink.AF_BRIDGE,
+                    address=remote or None,
+                    mac=mac,
+                    state=rtnetlink.NUD_PERMANENT,
+                    flags=rtnetlink.NTF_SELF,
+                )
+            case _:
+                raise TypeError(f"{value!r} is no part of a tunnel")
+        return rtnetlink.delete_neighbour(entry) if delete else rtnetlink.put_neighbour(entry)
+
+
+def _entry_of(name: ObjectName) -> Struct:
+    device, _, rest = name.name.partition(" ")
+    match name.kind:
+        case "address":
+            return DeviceAddress(device=device, address=rest)
+        case "neighbour":
+            return TunnelNeighbour(device=device, address=rest, mac="")
+        case _:
+            return ForwardingEntry(device=device, mac=rest, remote="")
+
+
+def _family(address: str) -> int:
+    return rtnetlink.AF_INET6 if ":" in address else rtnetlink.AF_INET

@@ -1,0 +1,149 @@
+"""The one writer of the FIB: every route of ours, whatever it came from.
+
+Ours are the routes of the main table with our protocols (80, BIRD's 12), and, where removeExternalRoutes says so, all
+unicast routes on workload interfaces: so what a Calico node left (protocol 3) is adopted.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from calipy.felix.ledger import LEFTOVER
+from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
+from calipy.felix.plans import KernelRoute, Way, route_key, route_name
+from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
+from calipy.netlink import rtnetlink
+from calipy.netlink.messages import Message
+from calipy.netlink.socket import NetlinkSocket
+
+LEARNED_LEFTOVER = Owner("leftover", "bgp")
+"""Owner of routes that BGP learned before this agent started: held until BGP has said what it knows."""
+_DEFAULT_METRIC_V6 = 1024
+_SLICE = 500
+_GONE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENOENT})
+"""A route that is to go and isn't there: link down or gone, the kernel was faster."""
+
+
+class RoutesDriver:
+    """Reads and writes routes; implements `objects.Driver`."""
+
+    name = "routes"
+    transactional = False
+
+    def __init__(self, socket: NetlinkSocket, workload_indices: Mapping[int, object] | None = None) -> None:
+        self._socket = socket
+        self._learned: set[ObjectName] = set()
+        self._protocols: dict[ObjectName, int] = {}
+        self.workload_indices = workload_indices if workload_indices is not None else {}
+        """Indices of links whose routes are all ours; the agent keeps it current."""
+
+    def fingerprint(self, value: Struct) -> bytes:
+        """Of a KernelRoute."""
+        return fingerprint(value)
+
+    def leftover(self, name: ObjectName) -> Owner:
+        """Routes that BGP learned can be held apart from the rest."""
+        return LEARNED_LEFTOVER if self._protocols.get(name) == PROTOCOL_BIRD else LEFTOVER
+
+    def order(self, op: Op) -> int:
+        """New ways first, old ones last: a prefix that moves to another metric is never without a route."""
+        return 0 if isinstance(op, Put) else 1
+
+    def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
+        """All routes of ours, both families."""
+        found: dict[ObjectName, bytes] = {}
+        self._protocols = {}
+        for family in (4, 6):
+            for count, route in enumerate(self._socket.dump(rtnetlink.dump_routes(family, table=MAIN_TABLE))):
+                if count % _SLICE == _SLICE - 1:
+                    yield None
+                self._file(rtnetlink.parse_route(route), found)
+        yield found
+
+    def _file(self, route: rtnetlink.Route, found: dict[ObjectName, bytes]) -> None:
+        if route.table != MAIN_TABLE or route.cloned or not self._ours(route):
+            return
+        name = route_name(RouteKey(route.table, route.destination, route.metric))
+        found[name] = fingerprint(kernel_route(route))
+        self._protocols[name] = route.protocol
+
+    def _ours(self, route: rtnetlink.Route) -> bool:
+        if route.protocol in (PROTOCOL_CALIPY, PROTOCOL_BIRD):
+            return True
+        kernels_own = route.protocol == rtnetlink.PROTOCOL_KERNEL
+        return not kernels_own and route.kind == "unicast" and route.device in self.workload_indices
+
+    def apply(self, ops: tuple[Op, ...]) -> Outcome:
+        """Writes routes; each is taken or refused by itself."""
+        refusals = []
+        for refusal in self._socket.request([self._message(op) for op in ops]):
+            op = ops[refusal.index]
+            if isinstance(op, Put) or refusal.errno not in _GONE:
+                refusals.append(Refusal(op.name, refusal.errno, refusal.text))
+        for op in ops:
+            if isinstance(op, Put):
+                assert isinstance(op.value, KernelRoute)
+                self._protocols[op.name] = op.value.protocol
+            else:
+                self._protocols.pop(op.name, None)
+        return Outcome(refusals=tuple(refusals))
+
+    def _message(self, op: Op) -> Message:
+        key = route_key(op.name)
+        if isinstance(op, Put):
+            assert isinstance(op.value, KernelRoute)
+            return rtnetlink.put_route(netlink_route(key, op.value))
+        protocol = self._protocols.get(op.name, 0)
+        family = 6 if ":" in key.prefix else 4
+        return rtnetlink.delete_route(
+            rtnetlink.Route(
+                family=family, destination=key.prefix, table=key.table, metric=key.metric, protocol=protocol
+            )
+        )
+
+
+def kernel_route(route: rtnetlink.Route) -> KernelRoute:
+    """A dumped route in the neutral form, as it would have been asked for."""
+    if route.kind == "blackhole":
+        ways: tuple[Way, ...] = ()
+    elif route.next_hops:
+        ways = tuple(sorted(Way(hop.gateway or "", hop.device or 0, hop.onlink) for hop in route.next_hops))
+    else:
+        ways = (Way(route.gateway or "", route.device or 0, route.onlink),)
+    link_scope = route.family == 4 and route.scope == rtnetlink.SCOPE_LINK
+    return KernelRoute(
+        kind="blackhole" if route.kind == "blackhole" else "unicast",
+        ways=ways,
+        protocol=route.protocol,
+        scope="link" if link_scope else "global",
+        source=route.source or "",
+        mtu=route.mtu or 0,
+    )
+
+
+def netlink_route(key: RouteKey, value: KernelRoute) -> rtnetlink.Route:
+    """The neutral form as rtnetlink's."""
+    family = 6 if ":" in key.prefix else 4
+    single = value.ways[0] if len(value.ways) == 1 else None
+    several = value.ways if len(value.ways) > 1 else ()
+    return rtnetlink.Route(
+        family=family,
+        destination=key.prefix,
+        table=key.table,
+        metric=key.metric,
+        protocol=value.protocol,
+        scope=rtnetlink.SCOPE_LINK if value.scope == "link" else rtnetlink.SCOPE_UNIVERSE,
+        kind=value.kind,
+        gateway=(single.gateway or None) if single else None,
+        device=single.index if single else None,
+        onlink=single.onlink if single else False,
+        source=value.source or None,
+        mtu=value.mtu or None,
+        next_hops=tuple(
+            rtnetlink.NextHop(gateway=way.gateway or None, device=way.index, weight=1, onlink=way.onlink)
+            for way in several
+        ),
+    )

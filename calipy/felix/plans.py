@@ -1,0 +1,184 @@
+"""What each driver is to hold for an owner: the neutral state turned into kernel objects. Pure.
+
+Rules have compilers of their own (`rules`); routes and tunnels are a change of spelling, and that is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from calipy.felix.calc.change import Change, NodeState
+from calipy.felix.objects import ObjectName, Objects, Owner
+from calipy.model.routes import Route, RouteKey
+from calipy.model.tunnels import Tunnel
+
+
+class Plan(Struct, frozen=True, gc=False):
+    """What one owner wants from now on: all of it, or an amendment to what it has."""
+
+    owner: Owner
+    objects: Objects | None = None
+    added: Objects = {}
+    removed: tuple[ObjectName, ...] = ()
+    amends: bool = False
+
+
+class Planner(Protocol):
+    """Turns a change into plans for one driver, and knows what stands in for an owner that the kernel refuses."""
+
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
+        """For each owner that the change names, what it wants in `state` (the state with the change in it)."""
+        ...
+
+    def closed(self, owner: Owner, state: NodeState) -> Objects | None:
+        """The closed form of an owner whose own form is refused; None: it is left out until it can be retried."""
+        ...
+
+
+class Way(Struct, frozen=True, gc=False, order=True):
+    """A next hop as the kernel keeps it."""
+
+    gateway: str
+    """Empty: the destination is on the link."""
+    index: int
+    onlink: bool = False
+
+
+class KernelRoute(Struct, frozen=True, gc=False, kw_only=True):
+    """A route as the kernel keeps it; its table, prefix and metric are its name."""
+
+    kind: Literal["unicast", "blackhole"]
+    ways: tuple[Way, ...]
+    protocol: int
+    scope: Literal["global", "link"]
+    source: str = ""
+    mtu: int = 0
+
+
+class VxlanDevice(Struct, frozen=True, gc=False, kw_only=True):
+    """A VXLAN device; its name is its object's name."""
+
+    vni: int
+    port: int
+    local: str
+    parent: str
+    mac: str
+    mtu: int
+
+
+class DeviceAddress(Struct, frozen=True, gc=False, kw_only=True):
+    """A whole address on a device of ours."""
+
+    device: str
+    address: str
+
+
+class TunnelNeighbour(Struct, frozen=True, gc=False, kw_only=True):
+    """A permanent neighbour entry."""
+
+    device: str
+    address: str
+    mac: str
+
+
+class ForwardingEntry(Struct, frozen=True, gc=False, kw_only=True):
+    """A VXLAN forwarding database entry: frames for `mac` go to `remote`."""
+
+    device: str
+    mac: str
+    remote: str
+
+
+def route_name(key: RouteKey) -> ObjectName:
+    """The object that a route is."""
+    return ObjectName("route", f"{key.table} {key.prefix} {key.metric}")
+
+
+def route_key(name: ObjectName) -> RouteKey:
+    """The inverse of `route_name`."""
+    table, prefix, metric = name.name.split(" ")
+    return RouteKey(int(table), prefix, int(metric))
+
+
+def route_owner(key: RouteKey) -> Owner:
+    """The owner that a route is: each answers for itself, so that one refusal stops no other."""
+    return Owner("route", route_name(key).name)
+
+
+def tunnel_owner(device: str) -> Owner:
+    """The owner of a tunnel's device, address, neighbours and forwarding entries."""
+    return Owner("tunnel", device)
+
+
+def route_objects(route: Route | None) -> Objects:
+    """The object of a route; nothing for one that is gone or waits."""
+    if route is None or route.waits_for:
+        return {}
+    ways = tuple(sorted(Way(hop.gateway or "", hop.index, hop.onlink) for hop in route.next_hops))
+    value = KernelRoute(
+        kind=route.kind,
+        ways=ways,
+        protocol=route.protocol,
+        scope=route.scope,
+        source=route.source or "",
+        mtu=route.mtu or 0,
+    )
+    return {route_name(route.key): value}
+
+
+def tunnel_objects(tunnel: Tunnel | None) -> Objects:
+    """The objects of a tunnel; nothing for one that is gone or waits."""
+    return {} if tunnel is None or tunnel.waits_for else dict(_tunnel_objects(tunnel))
+
+
+def _tunnel_objects(tunnel: Tunnel) -> Iterator[tuple[ObjectName, Struct]]:
+    device = tunnel.name
+    yield (
+        ObjectName("device", device),
+        VxlanDevice(
+            vni=tunnel.vni,
+            port=tunnel.port,
+            local=tunnel.local,
+            parent=tunnel.parent,
+            mac=tunnel.mac,
+            mtu=tunnel.mtu,
+        ),
+    )
+    yield (
+        ObjectName("address", f"{device} {tunnel.address}"),
+        DeviceAddress(device=device, address=tunnel.address),
+    )
+    for peer in tunnel.peers:
+        neighbour = TunnelNeighbour(device=device, address=peer.address, mac=peer.mac)
+        yield ObjectName("neighbour", f"{device} {peer.address}"), neighbour
+        entry = ForwardingEntry(device=device, mac=peer.mac, remote=peer.remote)
+        yield ObjectName("forwarding", f"{device} {peer.mac}"), entry
+
+
+class RoutePlanner:
+    """Plans for the routes driver."""
+
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
+        """Each route that moved is an owner of its own."""
+        for key in change.routes:
+            yield Plan(route_owner(key), route_objects(state.routes.get(key)))
+
+    def closed(self, owner: Owner, state: NodeState) -> Objects | None:
+        """A refused route stays out."""
+        return None
+
+
+class TunnelPlanner:
+    """Plans for the links driver."""
+
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
+        """Each tunnel that moved, whole."""
+        for device in change.tunnels:
+            yield Plan(tunnel_owner(device), tunnel_objects(state.tunnels.get(device)))
+
+    def closed(self, owner: Owner, state: NodeState) -> Objects | None:
+        """A refused tunnel stays as it is."""
+        return None

@@ -1,0 +1,4 @@
+"""What a node does for itself: who and where it is, its MTU, its tunnel addresses, a cluster's first objects, health.
+
+Not here: anything about pods, policies or routes (`felix`), allocation itself (`ipam`, asked for through a protocol).
+"""

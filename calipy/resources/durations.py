@@ -1,0 +1,24 @@
+"""Go durations, as Kubernetes objects spell them: `90s`, `1m30s`, `1.5h`, `300ms`."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a Go duration. Raises ValueError naming the text."""
+    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
+    if rest == "0":
+        return 0.0
+    total, position = 0.0, 0
+    for part in _PART.finditer(rest):
+        if part.start() != position:
+            break
+        total += float(part[1]) * _UNITS_S[part[2]]
+        position = part.end()
+    if not rest or position != len(rest):
+        raise ValueError(f"{text!r} is not a duration; write 90s, 1m30s, 1.5h or 300ms")
+    return sign * total

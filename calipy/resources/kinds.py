@@ -1,0 +1,49 @@
+"""The list of kinds, and how a user may name one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calipy.resources import (
+    bgp_configurations,
+    bgp_peers,
+    block_affinities,
+    cluster_informations,
+    felix_configurations,
+    ip_pools,
+    ip_reservations,
+    ipam_blocks,
+    ipam_configurations,
+    ipam_handles,
+    namespaces,
+    nodes,
+    pods,
+)
+from calipy.resources.metadata import Kind
+
+ALL: tuple[Kind[Any], ...] = (
+    nodes.KIND,
+    namespaces.KIND,
+    pods.KIND,
+    ip_pools.KIND,
+    ipam_blocks.KIND,
+    block_affinities.KIND,
+    ipam_handles.KIND,
+    ipam_configurations.KIND,
+    ip_reservations.KIND,
+    felix_configurations.KIND,
+    bgp_configurations.KIND,
+    bgp_peers.KIND,
+    cluster_informations.KIND,
+)
+BY_NAME = {kind.name: kind for kind in ALL}
+
+
+def named(text: str) -> Kind[Any]:
+    """The kind that a user means by `text`: its name, its plural, a short name, in any case. Raises KeyError."""
+    wanted = text.lower()
+    for kind in ALL:
+        if wanted in (kind.name.lower(), kind.plural, *kind.short_names):
+            return kind
+    known = ", ".join(sorted(kind.plural for kind in ALL))
+    raise KeyError(f"no kind is called {text!r}; known are {known}")

@@ -1,0 +1,64 @@
+"""A mirror on a real store, beside writers that are busy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from calipy.datastore.mirror import Mirror
+from calipy.datastore.stores import Store, Stored
+from calipy.resources import ipam_handles, namespaces
+from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
+from calipy.resources.metadata import Key, ObjectMeta
+
+HANDLE, NAMESPACE = ipam_handles.KIND, namespaces.KIND
+
+
+async def write(store: Store, who: str) -> None:
+    """Creates, changes and deletes; leaves five handles and five namespaces."""
+    for n in range(10):
+        meta = ObjectMeta(name=f"{who}{n}")
+        handle = await store.create(HANDLE, IPAMHandle(metadata=meta, spec=IPAMHandleSpec(handle_id=who, block={})))
+        namespace = await store.create(NAMESPACE, namespaces.Namespace(metadata=meta))
+        handle = await store.update(
+            HANDLE, handle, replace(handle.value, spec=replace(handle.value.spec, block={"x": n}))
+        )
+        await asyncio.sleep(0)
+        if n % 2:
+            await store.delete(HANDLE, handle)
+            await store.delete(NAMESPACE, namespace)
+
+
+async def test_batches_lead_to_what_the_store_holds(store: Store, open_store: Callable[[], Awaitable[Store]]) -> None:
+    await write(store, "before")
+    mirror = Mirror(store, (HANDLE, NAMESPACE))
+    world: dict[Key, Stored[Any]] = {}
+
+    async def consume() -> None:
+        async for batch in mirror.batches():
+            for event in batch.events:
+                assert event.object is not None
+                world.pop(event.object.key, None)
+                if event.type == "put":
+                    world[event.object.key] = event.object
+            if batch.in_sync and Key("Namespace", "last") in world:
+                return
+
+    async with asyncio.TaskGroup() as group:
+        follower = group.create_task(mirror.run())
+        consumer = group.create_task(consume())
+        async with asyncio.TaskGroup() as writers:
+            for who in ("one", "two", "three"):
+                writers.create_task(write(await open_store(), who))
+        await store.create(NAMESPACE, namespaces.Namespace(metadata=ObjectMeta(name="last")))
+        await consumer
+        assert mirror.connected
+        follower.cancel()
+
+    held = {s.key: s for kind in (HANDLE, NAMESPACE) async for page in store.list(kind) for s in page.items}
+    assert len(held) == 41
+    assert world == held
+    assert {**mirror.current(HANDLE), **mirror.current(NAMESPACE)} == held

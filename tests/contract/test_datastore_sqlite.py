@@ -1,0 +1,295 @@
+"""What the embedded store alone must bear: several processes, killed ones, a file that is locked, broken or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from calipy.datastore.sqlite import SQLiteStore
+from calipy.datastore.sqlite_files import checkpoint
+from calipy.datastore.stores import Store, Unavailable
+from calipy.resources import ipam_handles, namespaces
+from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
+from calipy.resources.metadata import ObjectMeta
+
+HANDLE = ipam_handles.KIND
+
+PRELUDE = """
+import asyncio, sys
+from pathlib import Path
+from msgspec.structs import replace
+from calipy.datastore.sqlite import SQLiteStore
+from calipy.datastore.stores import Conflict
+from calipy.resources.ipam_handles import KIND, IPAMHandle, IPAMHandleSpec
+from calipy.resources.metadata import ObjectMeta
+def handle(name): return IPAMHandle(metadata=ObjectMeta(name=name), spec=IPAMHandleSpec(handle_id=name, block={"b": 0}))
+"""
+INCREMENT = (
+    PRELUDE
+    + """
+async def main():
+    store = await SQLiteStore.open(Path(sys.argv[1]), busy_limit_s=60)
+    left = int(sys.argv[2])
+    while left:
+        old = await store.get(KIND, "a")
+        try:
+            spec = replace(old.value.spec, block={"b": old.value.spec.block["b"] + 1})
+            await store.update(KIND, old, replace(old.value, spec=spec))
+            left -= 1
+        except Conflict:
+            pass
+    await store.close()
+asyncio.run(main())
+"""
+)
+CREATE_FOR_EVER = (
+    PRELUDE
+    + """
+async def main():
+    store = await SQLiteStore.open(Path(sys.argv[1]))
+    n = 0
+    while True:
+        await store.create(KIND, handle(f"{sys.argv[2]}-{n}"))
+        print(n, flush=True)
+        n += 1
+asyncio.run(main())
+"""
+)
+
+
+def handle(name: str) -> IPAMHandle:
+    return IPAMHandle(metadata=ObjectMeta(name=name), spec=IPAMHandleSpec(handle_id=name, block={"b": 0}))
+
+
+def overwrite(path: Path, text: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(text)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+async def test_the_folder_and_the_file_are_its_owners_alone(open_store: object, sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    await store.create(HANDLE, handle("a"))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in sqlite_path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(sqlite_path.parent.stat().st_mode) == 0o700
+    await store.close()
+
+
+async def test_no_increment_of_eight_processes_is_lost(store: Store, sqlite_path: Path) -> None:
+    await store.create(HANDLE, handle("a"))
+    processes = [process(INCREMENT, sqlite_path, 200) for _ in range(8)]
+    assert [p.communicate()[0] + str(p.returncode) for p in processes] == ["0"] * 8
+    assert (await store.get(HANDLE, "a")).value.spec.block == {"b": 1600}
+
+
+async def test_processes_that_open_a_new_store_at_once_all_succeed(sqlite_path: Path) -> None:
+    script = PRELUDE + 'asyncio.run(SQLiteStore.open(Path(sys.argv[1]), busy_limit_s=60)); print("open")'
+    processes = [process(script, sqlite_path) for _ in range(4)]
+    assert [p.communicate()[0] for p in processes] == ["open\n"] * 4
+
+
+async def test_a_process_killed_in_the_middle_loses_nothing_that_it_was_told_is_written(
+    store: Store, sqlite_path: Path
+) -> None:
+    for turn in range(3):
+        with process(CREATE_FOR_EVER, sqlite_path, f"t{turn}") as writer:
+            assert writer.stdout is not None
+            written = [int(writer.stdout.readline()) for _ in range(50)][-1]
+            writer.kill()
+        names = {s.key.name async for page in store.list(HANDLE) for s in page.items}
+        assert {f"t{turn}-{n}" for n in range(written + 1)} <= names
+    with closing(sqlite3.connect(sqlite_path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    await store.create(HANDLE, handle("after"))
+
+
+async def test_a_watch_hears_another_process(store: Store, sqlite_path: Path) -> None:
+    watch = aiter(store.watch(HANDLE, 0))
+    heard = 0
+    with process(CREATE_FOR_EVER, sqlite_path, "p") as writer:
+        while heard < 200:
+            event = await anext(watch)
+            heard += event.type == "put"
+        writer.kill()
+
+
+async def test_a_watch_hears_a_process_that_died_between_commit_and_touch(store: Store, sqlite_path: Path) -> None:
+    script = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("UPDATE objects SET revision = 1000")
+sys.stdin.readline()
+os.kill(os.getpid(), 9)
+"""
+    await store.create(HANDLE, handle("a"))
+    watch = aiter(store.watch(HANDLE, 0))
+    assert (await anext(watch)).revision == 2
+    with process(script, sqlite_path) as dying:
+        dying.communicate("die\n")
+    while (event := await anext(watch)).type == "bookmark":
+        pass
+    assert event.revision == 1000
+
+
+async def test_reads_and_watches_work_while_another_process_holds_the_write_lock(
+    store: Store, sqlite_path: Path
+) -> None:
+    created = await store.create(HANDLE, handle("a"))
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert await store.get(HANDLE, "a") == created
+        assert [len(page.items) async for page in store.list(HANDLE)] == [1]
+        event = await anext(aiter(store.watch(HANDLE, 0)))
+        assert event.object == created
+
+
+async def test_a_write_waits_for_a_lock_and_says_who_may_hold_it_when_it_waited_enough(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path, busy_limit_s=0.05)
+    patient = await SQLiteStore.open(sqlite_path, busy_limit_s=60)
+    holder = sqlite3.connect(sqlite_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(patient.create(HANDLE, handle("patient")))
+        with pytest.raises(Unavailable, match=f"{sqlite_path}: database is locked: .*fuser"):
+            await store.create(HANDLE, handle("a"))
+        assert not waiting.done()
+        holder.close()
+    await store.create(HANDLE, handle("a"))
+    await store.close()
+    await patient.close()
+
+
+@pytest.mark.parametrize("garbage", [b"not a database, but quite long " * 200, b"SQLite format 3\0" + b"\xff" * 8000])
+async def test_a_broken_file_is_unavailable_and_left_alone(sqlite_path: Path, garbage: bytes) -> None:
+    overwrite(sqlite_path, garbage)
+    with pytest.raises(Unavailable, match=f"{sqlite_path}: .*backup"):
+        await SQLiteStore.open(sqlite_path)
+    assert content(sqlite_path) == garbage
+
+
+async def test_a_file_that_breaks_later_is_unavailable(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    for n in range(200):
+        await store.create(HANDLE, handle(f"h{n}"))
+    await store.close()
+    with sqlite_path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 10)
+    store = await SQLiteStore.open(sqlite_path)
+    with pytest.raises(Unavailable, match=f"{sqlite_path}: .*malformed.*backup"):
+        await store.get(HANDLE, "h1")
+    with pytest.raises(Unavailable, match="malformed"):
+        [page async for page in store.list(HANDLE)]
+    with pytest.raises(Unavailable, match="malformed"):
+        await anext(aiter(store.watch(HANDLE, 0)))
+    await store.close()
+
+
+async def test_another_programs_database_is_left_alone(sqlite_path: Path) -> None:
+    sqlite_path.parent.mkdir()
+    with closing(sqlite3.connect(sqlite_path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(Unavailable, match="another program"):
+        await SQLiteStore.open(sqlite_path)
+
+
+async def test_a_newer_format_is_left_alone(sqlite_path: Path) -> None:
+    await (await SQLiteStore.open(sqlite_path)).close()
+    with closing(sqlite3.connect(sqlite_path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(Unavailable, match="format 99"):
+        await SQLiteStore.open(sqlite_path)
+
+
+async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match=str(tmp_path / "file")):
+        await SQLiteStore.open(tmp_path / "file" / "store.db")
+
+
+async def test_a_file_that_is_removed_ends_watches_and_writes(store: Store, sqlite_path: Path) -> None:
+    async def wait() -> None:
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            await anext(aiter(store.watch(HANDLE, 1)))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(wait())
+        await asyncio.sleep(0)
+        os.unlink(sqlite_path)
+    with pytest.raises(Unavailable, match="removed"):
+        await store.create(HANDLE, handle("a"))
+
+
+async def test_closing_ends_watches(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    watch = aiter(store.watch(HANDLE, 0))
+    created = await store.create(HANDLE, handle("a"))
+    assert (await anext(watch)).object == created
+    await store.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await anext(watch)
+
+
+async def test_a_watch_that_lags_sees_only_the_newest_of_each_object(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path, bookmark_delay_s=60)
+    stored = await store.create(HANDLE, handle("a"))
+    watch = aiter(store.watch(HANDLE, stored.revision - 1))
+    assert (await anext(watch)).revision == stored.revision
+    other = await store.create(HANDLE, handle("b"))
+    for count in range(1, 50):
+        spec = IPAMHandleSpec(handle_id="a", block={"b": count})
+        value = IPAMHandle(metadata=stored.value.metadata, spec=spec)
+        stored = await store.update(HANDLE, stored, value)
+    assert [(await anext(watch)).object for _ in range(2)] == [other, stored]
+    await store.close()
+
+
+async def test_watches_of_many_kinds_share_one_inotify_descriptor(store: Store) -> None:
+    def inotify_descriptors() -> int:
+        links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+        return sum(link.is_symlink() and "inotify" in os.readlink(link) for link in links)
+
+    before = inotify_descriptors()
+    watches = [aiter(store.watch(kind, 0)) for kind in (HANDLE, namespaces.KIND) * 5]
+    async with asyncio.TaskGroup() as group:
+        for watch in watches:
+            group.create_task(_first(watch))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert inotify_descriptors() == before + 1
+        await store.create(HANDLE, handle("a"))
+        await store.create(namespaces.KIND, namespaces.Namespace(metadata=ObjectMeta(name="one")))
+
+
+async def _first(watch: AsyncIterator[object]) -> None:
+    await anext(watch)
+
+
+async def test_a_checkpoint_empties_the_log(store: Store, sqlite_path: Path) -> None:
+    await store.create(HANDLE, handle("a"))
+    before = size(sqlite_path)
+    checkpoint(sqlite_path)
+    assert size(sqlite_path) > before
+    assert (await store.get(HANDLE, "a")).key.name == "a"

@@ -1,0 +1,92 @@
+"""The algebra of changes: apply, merge, difference."""
+
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey, apply, difference, everything, merge
+from calipy.felix.calc.settings import FelixSettings
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.origins import Origin
+from calipy.model.routes import Route, RouteKey
+from calipy.model.sets import SetId
+from calipy.model.tunnels import Tunnel
+
+IDS = [EndpointId("k8s", f"default/{name}", "eth0") for name in ("a", "b", "c")]
+KEYS = [SetKey(SetId(name), family) for name in ("x", "y") for family in (4, 6)]
+
+
+def _endpoint(id_: EndpointId, address: str) -> WorkloadEndpoint:
+    return WorkloadEndpoint(id=id_, container_id="c", interface="cali1", addresses=(address,))
+
+
+def _route(prefix: str, protocol: int) -> Route:
+    return Route(prefix=prefix, origin=Origin("test"), kind="blackhole", protocol=protocol)
+
+
+def _tunnel(mtu: int) -> Tunnel:
+    return Tunnel(name="vxlan.calico", family=4, vni=1, port=2, local="l", parent="p", mac="m", mtu=mtu, address="a")
+
+
+def _routes(protocols: Mapping[str, int]) -> dict[RouteKey, Route]:
+    return {route.key: route for route in (_route(prefix, p) for prefix, p in protocols.items())}
+
+
+@st.composite
+def states(draw: st.DrawFn) -> NodeState:
+    members = draw(st.dictionaries(st.sampled_from(KEYS), st.frozensets(st.sampled_from("pqrs"))))
+    ids = draw(st.dictionaries(st.sampled_from(IDS), st.sampled_from(["10.0.0.1", "10.0.0.2"])))
+    return NodeState(
+        settings=FelixSettings(vxlan_port=draw(st.integers(1, 3))),
+        endpoints={id_: _endpoint(id_, address) for id_, address in ids.items()},
+        sets={key: draw(st.sampled_from(["addresses", "prefixes"])) for key in members},
+        members=members,
+        routes=_routes(draw(st.dictionaries(st.sampled_from(["10.0.0.0/26", "fd00::/122"]), st.integers(1, 2)))),
+        tunnels=draw(st.sampled_from([{}, {"vxlan.calico": _tunnel(1)}, {"vxlan.calico": _tunnel(2)}])),
+    )
+
+
+@given(states(), states())
+def test_a_difference_leads_from_one_state_to_the_other(old: NodeState, new: NodeState) -> None:
+    assert apply(old, difference(old, new)) == new
+
+
+@given(states(), states(), states())
+def test_two_changes_merged_do_what_both_do(first: NodeState, second: NodeState, third: NodeState) -> None:
+    a, b = difference(first, second), difference(second, third)
+    assert apply(apply(first, a), b) == apply(first, merge(a, b))
+
+
+@given(states(), states(), states(), states())
+def test_merge_is_associative(one: NodeState, two: NodeState, three: NodeState, four: NodeState) -> None:
+    a, b, c = difference(one, two), difference(two, three), difference(three, four)
+    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+
+
+@given(states())
+def test_everything_names_each_owner_and_moves_nothing(state: NodeState) -> None:
+    change = everything(state)
+    assert apply(state, change) == state
+    assert change.settings == state.settings
+    assert change.routes.keys() == state.routes.keys()
+
+
+def test_a_set_that_dies_and_is_reborn_in_one_merge_starts_empty() -> None:
+    key = KEYS[0]
+    empty = NodeState(settings=FelixSettings())
+    old = NodeState(settings=FelixSettings(), sets={key: "addresses"}, members={key: frozenset("ab")})
+    new = NodeState(settings=FelixSettings(), sets={key: "addresses"}, members={key: frozenset("c")})
+    merged = merge(difference(old, empty), difference(empty, new))
+    assert apply(old, merged).members[key] == frozenset("c")
+
+
+def test_revisions_merge_to_the_highest() -> None:
+    merged = merge(Change(revisions={"Pod": 7, "Node": 1}), Change(revisions={"Pod": 5, "IPPool": 2}))
+    assert merged.revisions == {"Pod": 7, "Node": 1, "IPPool": 2}
+    assert not merged
+
+
+def test_a_later_delta_wins() -> None:
+    both = SetDelta(frozenset("ab"), frozenset("c")).then(SetDelta(frozenset("c"), frozenset("a")))
+    assert both == SetDelta(frozenset("bc"), frozenset("a"))
