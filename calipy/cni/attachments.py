@@ -39,6 +39,9 @@ class Attachment(Struct, frozen=True, gc=False, kw_only=True):
     state: State
     endpoint: WorkloadEndpoint | None = None
     """None where only the container's ID is known (a DEL without an ADD)."""
+    blocks: tuple[str, ...] = ()
+    """The block of each of the endpoint's addresses."""
+    mtu: int = 0
 
     @property
     def handle(self) -> str:
@@ -88,7 +91,15 @@ class Attachments:
     async def put_durably(self, attachment: Attachment) -> None:
         """Writes a record so that it outlives a power cut. Raises CniError 5."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, lambda: self._write(attachment, durable=True))
+        writing = loop.run_in_executor(self._thread, lambda: self._write(attachment, durable=True))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on: whoever comes next must not remove the record before it is written.
+            await asyncio.wait([writing])
+            if writing.exception() is None:
+                self._known[attachment.key] = attachment
+            raise
         self._known[attachment.key] = attachment
 
     def remove(self, attachment: Attachment) -> None:
@@ -100,7 +111,7 @@ class Attachments:
     def _load(self, path: Path) -> None:
         try:
             attachment = msgspec.json.decode(path.read_bytes(), type=Attachment)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.error("record %s can't be read (%s): its container's DEL or GC will release what it had", path, error)
             return
         self._known[attachment.key] = attachment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
@@ -28,6 +28,22 @@ class Found(Struct, frozen=True, gc=False, kw_only=True):
     namespace_labels: Mapping[str, str] = {}
 
 
+class Mark(Struct, frozen=True, gc=False):
+    """What CNI says of a pod: its container, and its addresses without prefix length."""
+
+    container_id: str
+    addresses: tuple[str, ...]
+
+    def annotations(self) -> dict[str, str]:
+        """Calico's."""
+        prefixes = [prefix(address) for address in self.addresses]
+        return {
+            pods.POD_IP: prefixes[0] if prefixes else "",
+            pods.POD_IPS: ",".join(prefixes),
+            pods.CONTAINER_ID: self.container_id,
+        }
+
+
 class StoredPods:
     """Pods in a store."""
 
@@ -37,35 +53,36 @@ class StoredPods:
         self._node = node
         self._embedded = embedded
 
-    async def find(self, reference: PodReference, annotations: Mapping[str, str]) -> Found | None:
-        """The Pod and its Namespace; None where there is no such Pod. On the embedded store a minimal one is written,
-        with `annotations`. Raises StoreError."""
+    async def find(self, reference: PodReference) -> Found | None:
+        """The Pod and its Namespace; None where there is no such Pod. On the embedded store an empty one stands in for
+        it. Raises StoreError."""
         stored = await self._pod(reference)
-        if stored is None and self._embedded:
-            stored = await self._create(reference, annotations)
-        if stored is None:
+        if stored is None and not self._embedded:
             return None
         namespace = await self._namespace(reference.namespace)
         return Found(
-            pod=stored.value,
+            pod=stored.value if stored else self._minimal(reference, {}),
             namespace_annotations=namespace.metadata.annotations if namespace else {},
             namespace_labels=namespace.metadata.labels if namespace else {},
         )
 
-    async def mark(self, reference: PodReference, container_id: str, addresses: Sequence[str]) -> bool:
-        """Writes the pod's addresses and container ID into its annotations; False where the Pod is gone."""
-        prefixes = [prefix(address) for address in addresses]
-        notes = {
-            pods.POD_IP: prefixes[0] if prefixes else "",
-            pods.POD_IPS: ",".join(prefixes),
-            pods.CONTAINER_ID: container_id,
-        }
-
-        def marked(pod: Pod) -> Pod:
-            spec = pod.spec if pod.spec.node_name else structs.replace(pod.spec, node_name=self._node)
-            return structs.replace(_annotated(pod, notes), spec=spec if self._embedded else pod.spec)
-
-        return await self._rewrite(reference, marked)
+    async def mark(self, reference: PodReference, mark: Mark, annotations: Mapping[str, str]) -> bool:
+        """Writes the pod's addresses and container ID into its annotations; False where the Pod is gone. On the
+        embedded store a minimal one is made then, with `annotations` besides. Raises StoreError."""
+        for _ in range(ATTEMPTS):
+            stored = await self._pod(reference)
+            if stored is None and not self._embedded:
+                return False
+            try:
+                if stored is None:
+                    pod = self._minimal(reference, {**annotations, WRITTEN_BY: "cni"})
+                    await self._store.create(pods.KIND, _annotated(pod, mark.annotations()))
+                else:
+                    await self._store.update(pods.KIND, stored, self._marked(stored.value, mark))
+            except (Conflict, Exists, NotFound):
+                continue
+            return True
+        raise _restless(reference)
 
     async def blank(self, reference: PodReference, container_id: str) -> None:
         """Takes the addresses from the annotations if they are still `container_id`'s; a Pod that CNI wrote goes
@@ -83,7 +100,7 @@ class StoredPods:
             except NotFound:
                 return
             return
-        raise Conflict(f"Pod/{reference} has changed at each of {ATTEMPTS} attempts to mark it; try again")
+        raise _restless(reference)
 
     async def _take_marks(self, stored: Stored[Pod], *, whole: bool) -> None:
         if whole:
@@ -92,20 +109,6 @@ class StoredPods:
             # Calico leaves the container ID: it tells a late DEL of an older sandbox from one of this.
             blank = _annotated(stored.value, {pods.POD_IP: "", pods.POD_IPS: ""})
             await self._store.update(pods.KIND, stored, blank)
-
-    async def _rewrite(self, reference: PodReference, change: Callable[[Pod], Pod]) -> bool:
-        for _ in range(ATTEMPTS):
-            stored = await self._pod(reference)
-            if stored is None:
-                return False
-            try:
-                await self._store.update(pods.KIND, stored, change(stored.value))
-            except Conflict:
-                continue
-            except NotFound:
-                return False
-            return True
-        raise Conflict(f"Pod/{reference} has changed at each of {ATTEMPTS} attempts to mark it; try again")
 
     async def _pod(self, reference: PodReference) -> Stored[Pod] | None:
         try:
@@ -119,14 +122,19 @@ class StoredPods:
         except NotFound:
             return None
 
-    async def _create(self, reference: PodReference, annotations: Mapping[str, str]) -> Stored[Pod] | None:
-        meta = ObjectMeta(
-            name=reference.name, namespace=reference.namespace, annotations={**annotations, WRITTEN_BY: "cni"}
-        )
-        try:
-            return await self._store.create(pods.KIND, Pod(metadata=meta, spec=PodSpec(node_name=self._node)))
-        except Exists:
-            return await self._pod(reference)
+    def _minimal(self, reference: PodReference, annotations: Mapping[str, str]) -> Pod:
+        metadata = ObjectMeta(name=reference.name, namespace=reference.namespace, annotations=dict(annotations))
+        return Pod(metadata=metadata, spec=PodSpec(node_name=self._node))
+
+    def _marked(self, pod: Pod, mark: Mark) -> Pod:
+        """In Kubernetes the scheduler has said which node; on the embedded store it may be for us to say."""
+        if self._embedded and not pod.spec.node_name:
+            pod = structs.replace(pod, spec=structs.replace(pod.spec, node_name=self._node))
+        return _annotated(pod, mark.annotations())
+
+
+def _restless(reference: PodReference) -> Conflict:
+    return Conflict(f"Pod/{reference} has changed at each of {ATTEMPTS} attempts to annotate it: try again")
 
 
 def _annotated(pod: Pod, notes: Mapping[str, str]) -> Pod:

@@ -176,7 +176,7 @@ def listen(path: Path) -> socket.socket:
 def _decode(line: bytes) -> Call | None:
     try:
         return msgspec.json.decode(line, type=Call)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.warning("a CNI request can't be read: %s", error)
         return None
 

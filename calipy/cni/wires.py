@@ -56,6 +56,22 @@ class Wires:
         self._socket.close()
         self._deleting_socket.close()
 
+    def judge(self, namespace: int | None, name: str) -> int:
+        """The descriptor, if it is a network namespace other than this one; raises CniError 4 otherwise. `name` is
+        CNI_NETNS."""
+        if namespace is None:
+            raise _wrong_namespace(name, "nothing can be opened there")
+        try:
+            kind = fcntl.ioctl(namespace, _NS_GET_NSTYPE)
+        except OSError:
+            kind = 0
+        if kind != _CLONE_NEWNET:
+            raise _wrong_namespace(name, "that is no network namespace")
+        own, other = os.stat("/proc/thread-self/ns/net"), os.fstat(namespace)
+        if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino):
+            raise _wrong_namespace(name, "that is the node's own; a container on the host's network needs no plug-in")
+        return namespace
+
     def find(self, name: str) -> Link | None:
         """The link of that name on the node."""
         return _link(self._socket, name)
@@ -138,19 +154,9 @@ class Wires:
             return link.mac
 
 
-def judge_namespace(descriptor: int, name: str) -> None:
-    """Raises CniError 4 unless `descriptor` is a network namespace other than the node's own; `name` is CNI_NETNS."""
-    try:
-        kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
-    except OSError:
-        kind = 0
-    if kind != _CLONE_NEWNET:
-        message = f"environment variable CNI_NETNS is {name!r}: that is no network namespace"
-        raise CniError(Code.INVALID_ENVIRONMENT, message, "pass the path of the container's network namespace")
-    own, other = os.stat("/proc/thread-self/ns/net"), os.fstat(descriptor)
-    if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino):
-        message = f"environment variable CNI_NETNS is {name!r}: that is the node's own namespace"
-        raise CniError(Code.INVALID_ENVIRONMENT, message, "a container on the host's network needs no plug-in")
+def _wrong_namespace(name: str, reason: str) -> CniError:
+    message = f"environment variable CNI_NETNS is {name!r}: {reason}"
+    return CniError(Code.INVALID_ENVIRONMENT, message, "pass the path of the container's network namespace")
 
 
 def _delete(socket: NetlinkSocket, indices: Sequence[int]) -> str:

@@ -34,9 +34,7 @@ def dump(opened: NetlinkSocket, message: Message, parse):  # type: ignore[no-unt
 
 
 def veth(opened: NetlinkSocket, name: str, pod_fd: int) -> rtnetlink.Link:
-    made = rtnetlink.new_veth(
-        name, mac="ee:ee:ee:ee:ee:ee", mtu=1450, peer_name="eth0", peer_namespace=pod_fd
-    )
+    made = rtnetlink.new_veth(name, mac="ee:ee:ee:ee:ee:ee", mtu=1450, peer_name="eth0", peer_namespace=pod_fd)
     assert opened.request([made]) == ()
     index = rtnetlink.parse_link(opened.get(rtnetlink.get_link(name))).index
     assert opened.request([rtnetlink.set_link(index, alias="abc")]) == ()

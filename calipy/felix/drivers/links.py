@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket as sockets
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
@@ -111,29 +110,33 @@ class LinksDriver:
             match op.value:
                 case VxlanDevice() as device:
                     if op.replaces:
-                        yield rtnetlink.delete_link(sockets.if_nametoindex(op.name.name))
+                        yield rtnetlink.delete_link(self._index(op.name.name))
                     yield rtnetlink.new_vxlan(
                         name=op.name.name,
                         vni=device.vni,
                         port=device.port,
                         local=device.local,
-                        device=sockets.if_nametoindex(device.parent),
+                        device=self._index(device.parent),
                         mac=device.mac,
                         mtu=device.mtu,
                     )
                 case value:
                     yield self._entry(value, delete=False)
         elif op.name.kind == "device":
-            yield rtnetlink.delete_link(sockets.if_nametoindex(op.name.name))
+            yield rtnetlink.delete_link(self._index(op.name.name))
         else:
             yield self._entry(_entry_of(op.name), delete=True)
+
+    def _index(self, name: str) -> int:
+        """A link's index. Raises OSError where there is none of that name."""
+        return rtnetlink.parse_link(self._socket.get(rtnetlink.get_link(name))).index
 
     def _entry(self, value: Struct, *, delete: bool) -> Message:
         match value:
             case DeviceAddress(device=device, address=address):
                 width = 128 if ":" in address else 32
                 found = rtnetlink.Address(
-                    index=sockets.if_nametoindex(device),
+                    index=self._index(device),
                     family=_family(address),
                     address=address,
                     prefix_length=width,
@@ -141,7 +144,7 @@ class LinksDriver:
                 return rtnetlink.delete_address(found) if delete else rtnetlink.add_address(found)
             case TunnelNeighbour(device=device, address=address, mac=mac):
                 entry = rtnetlink.Neighbour(
-                    index=sockets.if_nametoindex(device),
+                    index=self._index(device),
                     family=_family(address),
                     address=address,
                     mac=mac or None,
@@ -149,7 +152,7 @@ class LinksDriver:
                 )
             case ForwardingEntry(device=device, mac=mac, remote=remote):
                 entry = rtnetlink.Neighbour(
-                    index=sockets.if_nametoindex(device),
+                    index=self._index(device),
                     family=rtnetlink.AF_BRIDGE,
                     address=remote or None,
                     mac=mac,

@@ -1,0 +1,131 @@
+"""The way back: DEL, GC, a failed ADD, and what an earlier agent left half done.
+
+There is one, `take_back`, in one order: no packet of the container's passes any more, its link is gone, no flow of its
+addresses is tracked, and only then may another have them. Each step is fine with what isn't there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from calipy.cni.attachments import Attachment, leaving
+from calipy.cni.errors import CniError
+from calipy.cni.inputs import AttachmentName
+from calipy.cni.protocol import Request
+from calipy.cni.sites import Site, pod_of
+from calipy.datastore.stores import StoreError
+
+log = logging.getLogger("calipy.cni.removals")
+
+
+class Removals:
+    """Takes attachments back."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.put_off = asyncio.Event()
+        """Set when something could not be taken back wholly and is on record."""
+
+    async def delete(self, request: Request) -> None:
+        """DEL: detaches a container; done as well where nothing of it is left, or nothing was ever there. With the
+        store away it is detached, its release is on record, and the addresses stay taken. Raises CniError."""
+        site = self._site
+        attachment = site.attachments.get(request.network, request.container_id, request.interface)
+        if attachment is None:
+            attachment = self._unknown(request)
+        interface = site.interface(request.pod, request.container_id)
+        if attachment.endpoint is not None:
+            interface = attachment.endpoint.interface
+        async with site.turn(request.container_id, interface):
+            # An ADD may have ended while this waited.
+            await self.take_back(site.attachments.get(*_place(attachment)) or attachment)
+
+    def _unknown(self, request: Request) -> Attachment:
+        """What can be said of an attachment without a record. Of a container that is known by another network or
+        interface this one has nothing but, perhaps, addresses."""
+        others = self._site.attachments.of_container(request.container_id)
+        return Attachment(
+            network=request.network,
+            container_id=request.container_id,
+            interface=request.interface,
+            state="leaving",
+            endpoint=None if others else self._site.endpoint(request),
+        )
+
+    async def take_back(self, attachment: Attachment) -> None:
+        """Takes an attachment back; the caller has its turn. Raises CniError and OSError with the record kept, so that
+        it can be done again; where the store is away the release is put off."""
+        await self._detach(attachment)
+        try:
+            await self._release(attachment)
+        except StoreError as error:
+            log.warning("addresses of container %s are released later: %s", attachment.container_id, error)
+            await self._site.attachments.put_durably(leaving(attachment))
+            self.put_off.set()
+            return
+        self._site.attachments.remove(attachment)
+
+    async def _detach(self, attachment: Attachment) -> None:
+        endpoint = attachment.endpoint
+        if endpoint is None:
+            return
+        await self._site.endpoints.remove(endpoint.id, endpoint.container_id)
+        link = self._site.kernel.find(endpoint.interface)
+        # The pod's next sandbox has a link of the same name. One without an alias is a killed agent's, half made.
+        if link is not None and link.alias in (endpoint.container_id, "" if attachment.state == "adding" else None):
+            await self._site.kernel.remove(link.index)
+
+    async def _release(self, attachment: Attachment) -> None:
+        """First the pod's annotation, while no other pod can have the address."""
+        site, endpoint = self._site, attachment.endpoint
+        known = endpoint.addresses if endpoint else ()
+        addresses = known or await site.addresses.addresses_of(attachment.handle)
+        if addresses:
+            await site.flows.flush(addresses)
+        pod = pod_of(attachment)
+        if pod is not None:
+            await site.pods.blank(pod, attachment.container_id)
+        await site.addresses.release(attachment.handle)
+
+    async def collect(self, request: Request, *, dry_run: bool) -> tuple[Attachment, ...]:
+        """GC: takes back this network's attachments that aren't in the runtime's list, but none whose ADD is in
+        flight; gives those taken back. `dry_run`: only gives them. Raises CniError for the first that can't go, after
+        all others."""
+        stale = tuple(entry for entry in self._site.attachments if self._is_stale(entry, request))
+        if dry_run:
+            return stale
+        failures: list[CniError] = []
+        for entry in stale:
+            try:
+                await self._in_turn(entry)
+            except CniError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return stale
+
+    def _is_stale(self, entry: Attachment, request: Request) -> bool:
+        name = AttachmentName(entry.container_id, entry.interface)
+        return entry.network == request.network and name not in request.valid and entry.key not in self._site.adding
+
+    async def replay(self) -> int:
+        """Takes back what is on record as half made or half gone, and in no ADD's hands; gives how many are left."""
+        for entry in self._site.attachments:
+            if entry.state != "attached" and entry.key not in self._site.adding:
+                try:
+                    await self._in_turn(entry)
+                except (CniError, OSError) as error:
+                    log.warning("container %s is not wholly taken back: %s", entry.container_id, error)
+        return sum(entry.state != "attached" and entry.key not in self._site.adding for entry in self._site.attachments)
+
+    async def _in_turn(self, entry: Attachment) -> None:
+        interface = entry.endpoint.interface if entry.endpoint else ""
+        async with self._site.turn(entry.container_id, interface):
+            # A DEL, or a new ADD, may have been before us.
+            if self._site.attachments.get(*_place(entry)) == entry:
+                await self.take_back(entry)
+
+
+def _place(attachment: Attachment) -> tuple[str, str, str]:
+    return attachment.network, attachment.container_id, attachment.interface

@@ -1,0 +1,67 @@
+"""Local endpoints as CNI sees them: attached, routed, detached, each a promise that the kernel has kept."""
+
+from __future__ import annotations
+
+from calipy.felix.calc.routes import host_prefix, metric_of
+from calipy.felix.calc.world import Attached, Detached
+from calipy.felix.calculator import Calculator
+from calipy.felix.dataplane import Dataplane
+from calipy.felix.objects import Owner
+from calipy.felix.plans import route_owner
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.routes import MAIN_TABLE, RouteKey
+
+
+class Endpoints:
+    """The way of an endpoint into calculation and dataplane, and out again."""
+
+    def __init__(self, calculator: Calculator, dataplane: Dataplane) -> None:
+        self._calculator = calculator
+        self._dataplane = dataplane
+        self._attached: dict[EndpointId, WorkloadEndpoint] = {}
+
+    def restore(self, endpoints: list[WorkloadEndpoint]) -> None:
+        """Takes in what an agent before this one had attached; nobody waits for it."""
+        self._attached.update((endpoint.id, endpoint) for endpoint in endpoints)
+        self._calculator.post([Attached(endpoint) for endpoint in endpoints])
+
+    def current(self, id_: EndpointId) -> WorkloadEndpoint | None:
+        """What is attached under an identity."""
+        return self._attached.get(id_)
+
+    async def add(self, endpoint: WorkloadEndpoint) -> None:
+        """Returns when the endpoint's chains, dispatch entries and sets are in the kernel. Raises Refused."""
+        self._attached[endpoint.id] = endpoint
+        serial = await self._calculator.post([Attached(endpoint)])
+        await self._dataplane.programmed([endpoint_owner(endpoint.id)], serial)
+
+    async def routed(self, endpoint: WorkloadEndpoint) -> None:
+        """Returns when the host's routes to the endpoint are in the kernel, which they can be only once its link is up.
+        Raises Refused."""
+        for owner in self._route_owners(endpoint):
+            await self._dataplane.present(owner)
+
+    async def remove(self, id_: EndpointId, container_id: str) -> None:
+        """Returns when dispatch entries, chains and host routes are out. Nothing happens where another container holds
+        the identity by now."""
+        endpoint = self._attached.get(id_)
+        if endpoint is None or endpoint.container_id != container_id:
+            return
+        owners = [endpoint_owner(id_), *self._route_owners(endpoint)]
+        del self._attached[id_]
+        serial = await self._calculator.post([Detached(id_)])
+        await self._dataplane.programmed(owners, serial)
+
+    def _route_owners(self, endpoint: WorkloadEndpoint) -> list[Owner]:
+        state = self._dataplane.state
+        owners = []
+        for address in endpoint.addresses:
+            family = 6 if ":" in address else 4
+            metric = metric_of(state.settings, family) if state is not None else 1024
+            owners.append(route_owner(RouteKey(MAIN_TABLE, host_prefix(address), metric)))
+        return owners
+
+
+def endpoint_owner(id_: EndpointId) -> Owner:
+    """The owner of an endpoint's chains and dispatch entries."""
+    return Owner("endpoint", str(id_))

@@ -1,0 +1,5 @@
+"""Compilers from the node's state to neutral rules: pure, one owner at a time, blind to any back end's spelling.
+
+`values` are the rules, chains and sets; `statics`, `endpoints`, `sets` compile; `compile` says who owns what.
+Not here: bytes (`dialects`), the order of writing (`ledger`).
+"""

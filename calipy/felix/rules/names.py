@@ -1,0 +1,48 @@
+"""Names of chains, sets and the objects that they are."""
+
+from __future__ import annotations
+
+from calipy.felix.calc.change import SetKey
+from calipy.felix.objects import ObjectName
+from calipy.model.sets import SetKind
+
+FROM_WORKLOAD, TO_WORKLOAD = "cali-from-wl-dispatch", "cali-to-wl-dispatch"
+"""Dispatch chains, and the verdict maps of the same names with `-map`."""
+WORKLOAD_TO_HOST = "cali-wl-to-host"
+NAT_OUTGOING = "cali-nat-outgoing"
+
+
+def map_of(dispatch: str) -> str:
+    """The verdict map of a dispatch chain."""
+    return f"{dispatch}-map"
+
+
+def from_chain(interface: str) -> str:
+    """Calico's name of the chain for packets from a workload."""
+    return f"cali-fw-{interface}"
+
+
+def to_chain(interface: str) -> str:
+    """Calico's name of the chain for packets to a workload."""
+    return f"cali-tw-{interface}"
+
+
+def set_name(key: SetKey, kind: SetKind) -> str:
+    """A set's name in the kernel. The kind is part of it: a set that turns from addresses to prefixes is another one,
+    and the rules move over in the same batch."""
+    return f"cali{key.family}0-{key.id}" + ("-nets" if kind == "prefixes" else "")
+
+
+def chain(name: str) -> ObjectName:
+    """The object that a chain is."""
+    return ObjectName("chain", name)
+
+
+def set_(name: str) -> ObjectName:
+    """The object that a set or map is."""
+    return ObjectName("set", name)
+
+
+def element(set_name_: str, key: str) -> ObjectName:
+    """The object that an element is."""
+    return ObjectName("element", f"{set_name_} {key}")

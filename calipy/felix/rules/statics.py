@@ -1,0 +1,197 @@
+"""What every node has: base chains, dispatch, what workloads may send to their host, NAT of what leaves the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from calipy.felix.calc.change import NodeState, SetKey
+from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.objects import ObjectName, Objects
+from calipy.felix.rules import names
+from calipy.felix.rules.endpoints import deny
+from calipy.felix.rules.values import (
+    Accept,
+    Action,
+    Address,
+    Chain,
+    ConnectionState,
+    Direction,
+    Dispatch,
+    Drop,
+    Family,
+    Hook,
+    IcmpType,
+    InSet,
+    Interface,
+    Jump,
+    LocalSource,
+    Masquerade,
+    Match,
+    NoTrack,
+    Ports,
+    Protocol,
+    Return,
+    Rule,
+    SetSpec,
+    SourceNat,
+)
+from calipy.model.origins import Origin
+from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetId
+
+_TCP, _UDP, _ICMPV6 = 6, 17, 58
+_RAW, _FILTER, _SOURCE_NAT = -300, 0, 100
+_ESTABLISHED = Rule((ConnectionState(("established", "related")),), Accept(), Origin("static", "established"))
+_WAYS: tuple[tuple[Direction, str], ...] = (("in", names.FROM_WORKLOAD), ("out", names.TO_WORKLOAD))
+_FORWARD = Hook(type="filter", hook="forward", priority=_FILTER)
+
+
+def compile(state: NodeState) -> Objects:
+    """All static chains and maps."""
+    return dict(_objects(state))
+
+
+def skeleton(settings: FelixSettings) -> Objects:
+    """What stands in for everything while nothing is known: established flows pass, all other forwarding from and to
+    workloads is dropped. The host itself is not held up on its way to its own pods."""
+    rules = [_ESTABLISHED]
+    for direction, _ in _WAYS:
+        rules += [
+            Rule((match,), Drop(), Origin("static", "not in sync yet")) for match in _workloads(settings, direction)
+        ]
+    return {names.chain("filter-FORWARD"): Chain(tuple(rules), _FORWARD)}
+
+
+def _objects(state: NodeState) -> Iterator[tuple[ObjectName, Struct]]:
+    settings = state.settings
+    for direction, dispatch in _WAYS:
+        yield names.set_(names.map_of(dispatch)), SetSpec("interfaces")
+        yield names.chain(dispatch), _dispatch(dispatch, direction, settings)
+    yield names.chain("filter-FORWARD"), _forward(settings)
+    yield names.chain("filter-INPUT"), _input(state)
+    yield names.chain(names.WORKLOAD_TO_HOST), _workload_to_host(settings)
+    yield names.chain(names.NAT_OUTGOING), Chain(tuple(_nat_outgoing(state)))
+    yield names.chain("nat-POSTROUTING"), _postrouting(state)
+    for name, hook in (("raw-PREROUTING", "prerouting"), ("raw-OUTPUT", "output")):
+        yield names.chain(name), Chain(tuple(_untracked(state)), Hook(type="filter", hook=hook, priority=_RAW))  # type: ignore[arg-type]
+
+
+def _workloads(settings: FelixSettings, direction: Direction) -> Iterator[Match]:
+    for prefix in settings.interface_prefixes:
+        yield Interface(direction, prefix, prefix=True)
+
+
+def _dispatch(dispatch: str, direction: Direction, settings: FelixSettings) -> Chain:
+    return Chain(
+        (
+            Rule((), Dispatch(names.map_of(dispatch), direction), Origin("static", "dispatch")),
+            Rule((), deny(settings), Origin("static", "unknown interface")),
+        )
+    )
+
+
+def _forward(settings: FelixSettings) -> Chain:
+    rules = [_ESTABLISHED]
+    for direction, dispatch in _WAYS:
+        rules += [
+            Rule((match,), Jump(dispatch), Origin("static", "workload")) for match in _workloads(settings, direction)
+        ]
+    return Chain(tuple(rules), _FORWARD)
+
+
+def _input(state: NodeState) -> Chain:
+    settings = state.settings
+    rules = [_ESTABLISHED]
+    for tunnel in state.tunnels.values():
+        port = (Family(tunnel.family), Protocol(_UDP), Ports("destination", tunnel.port, tunnel.port))
+        known = InSet("source", _set(state, VXLAN_HOSTS, tunnel.family), tunnel.family)
+        rules.append(Rule((*port, known), Accept(), Origin("static", "VXLAN from a node")))
+        rules.append(Rule(port, deny(settings), Origin("static", "VXLAN from elsewhere")))
+    rules += [
+        Rule((match,), Jump(names.WORKLOAD_TO_HOST), Origin("static", "workload to host"))
+        for match in _workloads(settings, "in")
+    ]
+    return Chain(tuple(rules), Hook(type="filter", hook="input", priority=_FILTER))
+
+
+def _workload_to_host(settings: FelixSettings) -> Chain:
+    """Neighbour discovery and multicast listener messages pass (ICMPv6 130 to 133, 135, 136, as in Calico); the rest
+    goes the endpoint's way, then defaultEndpointToHostAction."""
+    icmp = Protocol(_ICMPV6)
+    discovery = tuple(
+        Rule((icmp, IcmpType(first, last)), Accept(), Origin("static", "neighbour discovery"))
+        for first, last in ((130, 133), (135, 136))
+    )
+    actions: dict[str, Action] = {"DROP": deny(settings), "ACCEPT": Accept(), "RETURN": Return()}
+    end = actions[settings.default_endpoint_to_host_action]
+    return Chain(
+        (
+            *discovery,
+            Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host")),
+            Rule((), end, Origin("setting", "defaultEndpointToHostAction")),
+        )
+    )
+
+
+def _set(state: NodeState, id_: SetId, family: int) -> str:
+    key = SetKey(id_, family)
+    return names.set_name(key, state.sets[key])
+
+
+def _families(state: NodeState) -> tuple[int, ...]:
+    return tuple(family for family in (4, 6) if SetKey(NETWORK_IP_POOLS, family) in state.sets)
+
+
+def _nat_outgoing(state: NodeState) -> Iterator[Rule]:
+    """From pools with natOutgoing to anywhere but pools (and hosts, if they are excluded)."""
+    settings = state.settings
+    for family in _families(state):
+        matches: list[Match] = [
+            InSet("source", _set(state, MASQUERADED_IP_POOLS, family), family),
+            InSet("destination", _set(state, NETWORK_IP_POOLS, family), family, negated=True),
+        ]
+        if settings.nat_outgoing_exclusions == "IPPoolsAndHostIPs":
+            matches.append(InSet("destination", _set(state, ALL_HOSTS, family), family, negated=True))
+        if settings.nat_outgoing_interface_filter:
+            matches.append(Interface("out", settings.nat_outgoing_interface_filter))
+        yield from _translations(tuple(matches), settings, family)
+
+
+def _translations(matches: tuple[Match, ...], settings: FelixSettings, family: int) -> Iterator[Rule]:
+    address = settings.nat_outgoing_address if family == 4 else None
+    origin = Origin("setting", "natOutgoing")
+
+    def action(ports: tuple[int, int] | None) -> Action:
+        return SourceNat(address, ports) if address else Masquerade(ports)
+
+    if settings.nat_port_range is not None:
+        for protocol in (_TCP, _UDP):
+            yield Rule((*matches, Protocol(protocol)), action(settings.nat_port_range), origin)
+    yield Rule(matches, action(None), origin)
+
+
+def _postrouting(state: NodeState) -> Chain:
+    """After outgoing NAT: what this node itself sends into a tunnel carries the tunnel's address, or no answer would
+    come back through it."""
+    rules = [Rule((), Jump(names.NAT_OUTGOING), Origin("static", "outgoing"))]
+    for tunnel in state.tunnels.values():
+        rules.append(
+            Rule(
+                (
+                    Interface("out", tunnel.name),
+                    Family(tunnel.family),
+                    Address("source", tunnel.address, negated=True),
+                    LocalSource(),
+                ),
+                Masquerade(),
+                Origin("static", f"into {tunnel.name}"),
+            )
+        )
+    return Chain(tuple(rules), Hook(type="nat", hook="postrouting", priority=_SOURCE_NAT))
+
+
+def _untracked(state: NodeState) -> Iterator[Rule]:
+    """The tunnel's own packets need no connection: it would cost, and masquerading would spoil them."""
+    for port in sorted({tunnel.port for tunnel in state.tunnels.values()}):
+        yield Rule((Protocol(_UDP), Ports("destination", port, port)), NoTrack(), Origin("static", "VXLAN"))

@@ -1,0 +1,173 @@
+"""Neutral rules: what a packet is matched by, what becomes of it, and why the rule is there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from calipy.model.origins import Origin
+
+Side = Literal["source", "destination"]
+Direction = Literal["in", "out"]
+State = Literal["invalid", "established", "related", "new", "untracked"]
+
+
+class Interface(Struct, frozen=True, gc=False, tag="interface"):
+    """The packet's incoming or outgoing interface; `prefix`: any whose name begins so."""
+
+    direction: Direction
+    name: str
+    prefix: bool = False
+    negated: bool = False
+
+
+class Family(Struct, frozen=True, gc=False, tag="family"):
+    """IPv4 or IPv6."""
+
+    family: int
+
+
+class Address(Struct, frozen=True, gc=False, tag="address"):
+    """One address, whole."""
+
+    side: Side
+    address: str
+    negated: bool = False
+
+
+class InSet(Struct, frozen=True, gc=False, tag="in-set"):
+    """An address in a named set of its family."""
+
+    side: Side
+    set: str
+    family: int
+    negated: bool = False
+
+
+class Protocol(Struct, frozen=True, gc=False, tag="protocol"):
+    """The transport protocol's number."""
+
+    number: int
+    negated: bool = False
+
+
+class Ports(Struct, frozen=True, gc=False, tag="ports"):
+    """A port, or a range of ports, of the protocol matched before."""
+
+    side: Side
+    first: int
+    last: int
+
+
+class IcmpType(Struct, frozen=True, gc=False, tag="icmp-type"):
+    """A range of types of the ICMP or ICMPv6 matched before."""
+
+    first: int
+    last: int
+
+
+class ConnectionState(Struct, frozen=True, gc=False, tag="state"):
+    """Any of these states of the tracked connection."""
+
+    states: tuple[State, ...]
+
+
+class LocalSource(Struct, frozen=True, gc=False, tag="local-source"):
+    """The source is an address of this node."""
+
+
+Match = Interface | Family | Address | InSet | Protocol | Ports | IcmpType | ConnectionState | LocalSource
+
+
+class Accept(Struct, frozen=True, gc=False, tag="accept"):
+    """Through, as far as this hook goes."""
+
+
+class Drop(Struct, frozen=True, gc=False, tag="drop"):
+    """Away, without a word."""
+
+
+class Reject(Struct, frozen=True, gc=False, tag="reject"):
+    """Away, with an ICMP error."""
+
+
+class Return(Struct, frozen=True, gc=False, tag="return"):
+    """Back to the calling chain."""
+
+
+class Jump(Struct, frozen=True, gc=False, tag="jump"):
+    """Into a chain, and back here from its end."""
+
+    chain: str
+
+
+class Goto(Struct, frozen=True, gc=False, tag="goto"):
+    """Into a chain, and from its end to where this one would return."""
+
+    chain: str
+
+
+class Dispatch(Struct, frozen=True, gc=False, tag="dispatch"):
+    """The verdict that a map holds for the packet's interface; on to the next rule where it holds none."""
+
+    map: str
+    direction: Direction
+
+
+class NoTrack(Struct, frozen=True, gc=False, tag="no-track"):
+    """Exempt from connection tracking."""
+
+
+class Masquerade(Struct, frozen=True, gc=False, tag="masquerade"):
+    """Source becomes the outgoing interface's address, ports chosen fully at random (of a range, if there is one)."""
+
+    ports: tuple[int, int] | None = None
+
+
+class SourceNat(Struct, frozen=True, gc=False, tag="source-nat"):
+    """Source becomes this address, ports chosen fully at random (of a range, if there is one)."""
+
+    address: str
+    ports: tuple[int, int] | None = None
+
+
+Action = Accept | Drop | Reject | Return | Jump | Goto | Dispatch | NoTrack | Masquerade | SourceNat
+
+
+class Rule(Struct, frozen=True, gc=False):
+    """All of `matches`, then `action`. `origin` goes into the kernel with it."""
+
+    matches: tuple[Match, ...]
+    action: Action
+    origin: Origin
+
+
+class Hook(Struct, frozen=True, gc=False, kw_only=True):
+    """Where a chain hangs in the packet's way. Its policy is always accept: what we don't judge is not ours."""
+
+    type: Literal["filter", "nat"]
+    hook: Literal["prerouting", "input", "forward", "output", "postrouting"]
+    priority: int
+
+
+class Chain(Struct, frozen=True, gc=False, tag="chain"):
+    """Rules in their order; a base chain if it has a hook."""
+
+    rules: tuple[Rule, ...]
+    hook: Hook | None = None
+
+
+class SetSpec(Struct, frozen=True, gc=False, tag="set"):
+    """A set of addresses or prefixes of a family, or a verdict map by interface name (family 0)."""
+
+    kind: Literal["addresses", "prefixes", "interfaces"]
+    family: int = 0
+
+
+class Element(Struct, frozen=True, gc=False, tag="element"):
+    """A member of a set; in a map with its verdict."""
+
+    set: str
+    key: str
+    verdict: Goto | Jump | Drop | None = None

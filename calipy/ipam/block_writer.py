@@ -1,0 +1,172 @@
+"""Group commit: edits of one block that wait at the same time go into one write. The only writer of IPAMBlocks.
+
+An edit is a pure function of the block. It may be applied more than once, after a conflict on a newer block, so it must
+find its own work done if it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored
+from calipy.resources import ipam_blocks
+from calipy.resources.ipam_blocks import IPAMBlock, name_of
+
+T = TypeVar("T")
+Edit = Callable[[IPAMBlock], tuple[IPAMBlock, T]]
+"""The block as it is to be, and what the caller gets. Raising refuses this edit only."""
+ATTEMPTS = 100
+
+
+class _Waiting:
+    __slots__ = ("edit", "future")
+
+    def __init__(self, edit: Edit[Any], future: asyncio.Future[Any]) -> None:
+        self.edit = edit
+        self.future = future
+
+
+class _Lane:
+    """The edits of one block."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting: list[_Waiting] = []
+
+
+class BlockWriter:
+    """Reads and writes blocks of a store, and remembers those that it wrote."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Stored[IPAMBlock]] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self.writes = 0
+
+    def known(self, cidr: str) -> IPAMBlock | None:
+        """The block as last read or written here; perhaps stale."""
+        stored = self._known.get(cidr)
+        return stored.value if stored is not None else None
+
+    async def read(self, cidr: str) -> IPAMBlock | None:
+        """The block as the store has it now; None where there is none."""
+        stored = await self._read(cidr)
+        return stored.value if stored is not None else None
+
+    async def create(self, block: IPAMBlock) -> IPAMBlock:
+        """Makes a block. Raises Exists."""
+        stored = await self._store.create(ipam_blocks.KIND, block)
+        self._known[block.spec.cidr] = stored
+        return stored.value
+
+    async def edit(self, cidr: str, edit: Edit[T]) -> T:
+        """Applies an edit. Raises NotFound where the block is gone, Conflict where others keep changing it, and what
+        the edit raises."""
+        lane = self._lanes.setdefault(cidr, _Lane())
+        waiting = _Waiting(edit, asyncio.get_running_loop().create_future())
+        lane.waiting.append(waiting)
+        try:
+            async with lane.lock:
+                if not waiting.future.done():
+                    await self._commit(cidr, lane)
+        finally:
+            if waiting in lane.waiting:
+                lane.waiting.remove(waiting)
+            if not lane.waiting and not lane.lock.locked():
+                self._lanes.pop(cidr, None)
+        result: T = waiting.future.result()
+        return result
+
+    async def _commit(self, cidr: str, lane: _Lane) -> None:
+        group, lane.waiting = lane.waiting, []
+        try:
+            await self._write(cidr, group)
+        except asyncio.CancelledError:
+            self._known.pop(cidr, None)
+            lane.waiting[:0] = [waiting for waiting in group if not waiting.future.done()]
+            raise
+        except Exception as error:
+            self._known.pop(cidr, None)
+            for waiting in group:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
+                    waiting.future.exception()
+
+    async def _write(self, cidr: str, group: list[_Waiting]) -> None:
+        for _ in range(ATTEMPTS):
+            stored = self._known.get(cidr) or await self._read(cidr)
+            if stored is None:
+                raise NotFound(f"block {cidr} is gone; list the blocks again")
+            block, results = _applied(stored.value, group)
+            if block is not stored.value:
+                try:
+                    self._known[cidr] = await self._put(stored, block)
+                except Conflict:
+                    self._known.pop(cidr, None)
+                    continue
+            for waiting, result in results:
+                if waiting.future.done():
+                    continue
+                if isinstance(result, Exception):
+                    waiting.future.set_exception(result)
+                    waiting.future.exception()
+                else:
+                    waiting.future.set_result(result)
+            return
+        raise Conflict(f"block {cidr} was changed by others {ATTEMPTS} times in a row; try again")
+
+    async def _put(self, stored: Stored[IPAMBlock], block: IPAMBlock) -> Stored[IPAMBlock]:
+        self.writes += 1
+        return await self._store.update(ipam_blocks.KIND, stored, block)
+
+    async def _read(self, cidr: str) -> Stored[IPAMBlock] | None:
+        try:
+            stored = await self._store.get(ipam_blocks.KIND, name_of(cidr))
+        except NotFound:
+            self._known.pop(cidr, None)
+            return None
+        if stored.value.spec.deleted:
+            return None
+        self._known[cidr] = stored
+        return stored
+
+    async def delete_if(self, cidr: str, condition: Callable[[IPAMBlock], bool]) -> bool:
+        """Deletes a block if it is as `condition` wants it; True if it is gone."""
+        for _ in range(ATTEMPTS):
+            stored = await self._read(cidr)
+            if stored is None:
+                return True
+            if not condition(stored.value):
+                return False
+            try:
+                await self._store.delete(ipam_blocks.KIND, stored)
+            except Conflict:
+                continue
+            except NotFound:
+                pass
+            self._known.pop(cidr, None)
+            return True
+        raise Conflict(f"block {cidr} was changed by others {ATTEMPTS} times in a row; try again")
+
+    async def claim(self, block: IPAMBlock) -> IPAMBlock:
+        """The block, made where it is missing: whoever was first, this is what there is."""
+        try:
+            return await self.create(block)
+        except Exists:
+            found = await self.read(block.spec.cidr)
+            if found is None:
+                raise Conflict(f"block {block.spec.cidr} vanished while it was claimed; try again") from None
+            return found
+
+
+def _applied(block: IPAMBlock, group: list[_Waiting]) -> tuple[IPAMBlock, list[tuple[_Waiting, object]]]:
+    results: list[tuple[_Waiting, object]] = []
+    for waiting in group:
+        try:
+            block, result = waiting.edit(block)
+        except Exception as error:
+            result = error
+        results.append((waiting, result))
+    return block, results

@@ -1,0 +1,52 @@
+"""The forwarder and the conflist in their places."""
+
+import json
+
+import pytest
+
+from calipy.cni.install import conflist, install_forwarder, write_conflist
+
+
+def test_the_forwarder_is_replaced(tmp_path):
+    source = tmp_path / "built"
+    source.write_bytes(b"\x7fELF new")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "calipy-cni").write_bytes(b"old")
+    place = install_forwarder(str(tmp_path / "bin"), str(source))
+    assert place == str(tmp_path / "bin" / "calipy-cni")
+    assert (tmp_path / "bin" / "calipy-cni").read_bytes() == b"\x7fELF new"
+    assert (tmp_path / "bin" / "calipy-cni").stat().st_mode & 0o777 == 0o755
+    assert len(list((tmp_path / "bin").iterdir())) == 1
+
+
+def test_a_forwarder_that_is_not_built(tmp_path):
+    with pytest.raises(FileNotFoundError, match="build it"):
+        install_forwarder(str(tmp_path), str(tmp_path / "absent"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conflist():
+    assert json.loads(conflist()) == {
+        "name": "k8s-pod-network",
+        "cniVersion": "0.4.0",
+        "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
+        "plugins": [
+            {
+                "type": "calipy-cni",
+                "capabilities": {"portMappings": True, "io.kubernetes.cri.pod-annotations": True},
+            }
+        ],
+    }
+    assert json.loads(conflist(1400))["plugins"][0]["mtu"] == 1400
+
+
+def test_the_conflist_is_written_once(tmp_path):
+    path = tmp_path / "net.d" / "10-calipy.conflist"
+    assert write_conflist(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    inode = path.stat().st_ino
+    assert not write_conflist(path)
+    assert path.stat().st_ino == inode
+    assert write_conflist(path, 1400)
+    assert path.read_bytes() == conflist(1400)
+    assert list(path.parent.iterdir()) == [path]

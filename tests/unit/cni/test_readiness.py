@@ -1,0 +1,37 @@
+"""The ready file."""
+
+import asyncio
+import time
+
+from calipy.cni.readiness import keep, line, write
+
+
+def test_line():
+    assert line(12.3456, 60.0) == "12.346 60\n"
+
+
+def test_write(tmp_path):
+    write(tmp_path / "run" / "ready", 1, 2.5)
+    write(tmp_path / "run" / "ready", 2, 2.5)
+    assert (tmp_path / "run" / "ready").read_text() == "2.000 2.5\n"
+    assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+async def test_it_is_kept_while_nothing_stands_in_the_way(tmp_path):
+    path, asked = tmp_path / "ready", asyncio.Queue()
+    obstacles = ["not in sync", "", "store away", ""]
+
+    def obstacle():
+        found = obstacles.pop(0) if obstacles else "end"
+        asked.put_nowait((found, path.exists()))
+        return found
+
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keep(path, obstacle, 60.0, every_s=0))
+        seen = [await asked.get() for _ in range(5)]
+        task.cancel()
+    assert [existed for _, existed in seen] == [False, False, True, True, True]
+    seconds, grace = map(float, path.read_text().split())
+    assert before - 0.001 <= seconds <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert grace == 60
