@@ -1,8 +1,9 @@
-"""Entry points: `calipy` with its commands, and `pycalicoctl`. Each command imports its part when it is called."""
+"""Entry points: `calipy` with its commands. Each command imports its part when it is called."""
 
 from __future__ import annotations
 
 import sys
+from typing import ClassVar
 
 import click
 
@@ -10,9 +11,8 @@ import click
 class _Lazy(click.Group):
     """A group whose commands live in modules that are imported when they are used, not before."""
 
-    commands_in = {
-        "lab": ("calipy.lab.commands", "lab"),
-    }
+    commands_in: ClassVar[dict[str, tuple[str, str]]] = {}
+    """Command -> the module and the attribute that hold it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.commands_in])
@@ -56,13 +56,6 @@ def install_cni(folder: str, forwarder: str) -> None:
 def main() -> None:
     """The `calipy` command."""
     calipy(prog_name="calipy")
-
-
-def pycalicoctl() -> None:
-    """The `pycalicoctl` command."""
-    from calipy.ctl.commands import pycalicoctl as command
-
-    command(prog_name="pycalicoctl")
 
 
 if __name__ == "__main__":

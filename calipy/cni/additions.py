@@ -167,8 +167,11 @@ class Additions:
         record = self._site.attachments.get(attachment.network, attachment.container_id, attachment.interface)
         try:
             await self._removals.take_back(record or attachment)
-        except (CniError, StoreError, OSError) as error:
-            log.error("a failed ADD of container %s is not wholly taken back: %s", attachment.container_id, error)
+        except Exception as error:
+            # Whatever it was must not hide why ADD failed.
+            foreseen = isinstance(error, CniError | StoreError | OSError)
+            message = "a failed ADD of container %s is not wholly taken back: %s"
+            log.error(message, attachment.container_id, error, exc_info=not foreseen)
             self._removals.put_off.set()
 
 

@@ -22,13 +22,13 @@ from msgspec import Struct
 from calipy.cni.errors import CniError, Code
 from calipy.cni.protocol import NEWEST
 from calipy.cni.results import render_error
+from calipy.sockets import listen
 
 AT_WORK_MOST = 32
 """So many requests are worked on at once; the rest queue."""
 REQUEST_MOST = 16 << 20
 """Bytes in a request: GC's list names all attachments of a node."""
 _CHUNK = 1 << 16
-_BACKLOG = 1024
 log = logging.getLogger("calipy.cni.server")
 
 
@@ -152,25 +152,6 @@ class Server:
         if not connection.dead:
             self._hang_ups.unregister(descriptor)
         connection.raw.close()
-
-
-def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0600 from its first moment. What an earlier agent left there goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        former = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(former)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _decode(line: bytes) -> Call | None:

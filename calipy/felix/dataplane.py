@@ -44,6 +44,7 @@ class Area:
         self.stale = "start"
         """Why the kernel is to be read before the next write; empty: it isn't."""
         self.writes = 0
+        self.operations = 0
         self.reads = 0
 
     def forget_retries(self) -> None:
@@ -69,6 +70,7 @@ class Dataplane:
         self._pending: Change | None = None
         self._submitted = 0
         self._applied = 0
+        self._at_work = False
         self._waiters: list[_Waiter] = []
         self._last_resync: dict[str, float] = {}
         self.state: NodeState | None = None
@@ -101,6 +103,16 @@ class Dataplane:
         def done() -> bool:
             self._raise_refused((owner,))
             return any(area.ledger.objects(owner) and area.ledger.settled(owner) for area in self._areas)
+
+        await self._until(done)
+
+    async def idle(self) -> None:
+        """Returns when all that was submitted is applied, no notice waits, and nothing is left to be written but what
+        is held back or refused."""
+
+        def done() -> bool:
+            still = not any(area.stale or area.ledger.pending() for area in self._areas)
+            return not self._at_work and self._applied == self._submitted and still
 
         await self._until(done)
 
@@ -138,11 +150,12 @@ class Dataplane:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._at_work = True
             serial = self._submitted
             self._take()
             for area in self._areas:
                 await self._settle(area)
-            self._applied = serial
+            self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
 
@@ -209,6 +222,7 @@ class Dataplane:
 
     async def _write(self, area: Area, ops: tuple[Op, ...]) -> Outcome:
         area.writes += 1
+        area.operations += len(ops)
         if len(ops) <= INLINE_OPERATIONS:
             return area.driver.apply(ops)
         return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from calipy.felix.calc.routes import host_prefix, metric_of
 from calipy.felix.calc.world import Attached, Detached
 from calipy.felix.calculator import Calculator
 from calipy.felix.dataplane import Dataplane
 from calipy.felix.objects import Owner
 from calipy.felix.plans import route_owner
+from calipy.felix.rules.compile import endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.routes import MAIN_TABLE, RouteKey
 
@@ -19,11 +22,26 @@ class Endpoints:
         self._calculator = calculator
         self._dataplane = dataplane
         self._attached: dict[EndpointId, WorkloadEndpoint] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def attached(self) -> Collection[WorkloadEndpoint]:
+        """All endpoints of this node."""
+        return self._attached.values()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called whenever one was attached or detached."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def restore(self, endpoints: list[WorkloadEndpoint]) -> None:
         """Takes in what an agent before this one had attached; nobody waits for it."""
         self._attached.update((endpoint.id, endpoint) for endpoint in endpoints)
         self._calculator.post([Attached(endpoint) for endpoint in endpoints])
+        self._tell()
 
     def current(self, id_: EndpointId) -> WorkloadEndpoint | None:
         """What is attached under an identity."""
@@ -32,6 +50,7 @@ class Endpoints:
     async def add(self, endpoint: WorkloadEndpoint) -> None:
         """Returns when the endpoint's chains, dispatch entries and sets are in the kernel. Raises Refused."""
         self._attached[endpoint.id] = endpoint
+        self._tell()
         serial = await self._calculator.post([Attached(endpoint)])
         await self._dataplane.programmed([endpoint_owner(endpoint.id)], serial)
 
@@ -49,8 +68,17 @@ class Endpoints:
             return
         owners = [endpoint_owner(id_), *self._route_owners(endpoint)]
         del self._attached[id_]
+        self._tell()
         serial = await self._calculator.post([Detached(id_)])
         await self._dataplane.programmed(owners, serial)
+
+    def refusal(self, id_: EndpointId) -> str:
+        """Which of its chains or routes the kernel has not taken, and why; empty if it has all."""
+        endpoint = self._attached.get(id_)
+        if endpoint is None:
+            return f"endpoint {id_} is not known"
+        refused = self._dataplane.refused
+        return "; ".join(refused[o] for o in (endpoint_owner(id_), *self._route_owners(endpoint)) if o in refused)
 
     def _route_owners(self, endpoint: WorkloadEndpoint) -> list[Owner]:
         state = self._dataplane.state
@@ -60,8 +88,3 @@ class Endpoints:
             metric = metric_of(state.settings, family) if state is not None else 1024
             owners.append(route_owner(RouteKey(MAIN_TABLE, host_prefix(address), metric)))
         return owners
-
-
-def endpoint_owner(id_: EndpointId) -> Owner:
-    """The owner of an endpoint's chains and dispatch entries."""
-    return Owner("endpoint", str(id_))

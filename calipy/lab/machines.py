@@ -1,257 +1,300 @@
-"""Lab machines: a network, a mount, a host name and a process namespace each, their links, and what runs on them.
+"""Lab machines: a network, mount, host name and process namespace each, and what runs on them.
 
-A machine writes nothing to the host outside its lab's folder: /run is its own, what it changes below /etc, /opt and
-/var/lib lands in memory, and the folders that are to outlive a power cut are the lab's.
+A machine lives through its process 1 (`calipy.lab.supervisor`), which outlives the command that started it, keeps the
+machine's processes running and takes orders on a socket in the machine's folder: so any later command can act on it.
+Killing process 1 is a power cut: the kernel ends all that ran there, and with it go namespaces, links and mounts. Only
+the folders bound into the machine stay. How nothing else reaches the host's disk: `calipy.lab.mounts`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
+import re
+import shlex
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from calipy.lab.executions import Completed, execute, readable, started
+from calipy.lab.processes import Liveness
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")
+"""A name of a host, and of a link on a segment (15 bytes at most)."""
+_SOCKET_PATH_MOST = 107
+_START_TIMEOUT_S = 30.0
+_ORDER_TIMEOUT_S = 30.0
+_PACKAGES = Path(__file__).resolve().parents[2]
+_NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
+
 
 class MachineError(RuntimeError):
-    """A command on a machine failed: names machine, command, status and what it said."""
-
-
-class Completed(Struct, frozen=True, gc=False):
-    """A command that has ended."""
-
-    status: int
-    output: str
-    errors: str
+    """Something on a machine failed: names the machine, what was tried, and what was said."""
 
 
 class Identity(Struct, frozen=True, gc=False):
-    """A running machine: its first process and the one that holds its namespaces, each with its start time, for process
-    ids come round again."""
+    """A machine that is on: its process 1, as the host numbers it, and when that was started."""
 
     pid: int
-    pid_started: int
-    holder: int
-    holder_started: int
+    started: int
 
 
-def started(pid: int) -> int | None:
-    """When a process was started (clock ticks since boot, proc(5) field 22); None if there is none."""
-    try:
-        stat = Path("/proc", str(pid), "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
+class Status(Struct, frozen=True, gc=False, kw_only=True):
+    """A supervised process."""
+
+    pid: int
+    """On the machine; 0 = it is down."""
+    over: bool
+    """It won't be started again."""
+    status: int | None
+    """Of its last end: exit status, or minus the signal; None = it has not ended yet."""
+    restarts: int
+    unwell: int
+    """How often its liveness command had it killed."""
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """What process 1 says to an order."""
+
+    error: str = ""
 
 
 class Machine:
-    """One computer of a lab. Its folder below the lab's keeps what outlives a power cut."""
+    """One computer of a lab. `folder` keeps logs, the control socket and who its process 1 is."""
 
     def __init__(self, name: str, folder: Path, binds: Mapping[str, Path] | None = None) -> None:
-        """`binds`: path on the machine -> folder on the host."""
+        """`binds`: path on the machine -> folder on the host, kept across power cuts; made where it is missing.
+        Raises MachineError for a name that is no host name of 15 characters, or a folder whose path is too long."""
+        if not _NAME.fullmatch(name):
+            raise MachineError(f"machine {name!r}: a name is 1 to 15 of a-z, 0-9 and -, not at its ends")
         self.name = name
         self.folder = folder
-        self._binds = dict(binds or {})
-        self._identity_file = folder / "identity.json"
+        self.binds = dict(binds or {})
+        self._control = folder / "control.sock"
+        if len(os.fsencode(self._control)) > _SOCKET_PATH_MOST:
+            raise MachineError(
+                f"machine {name}: {self._control}: longer than a socket's path can be; use a shorter folder"
+            )
 
     @property
     def identity(self) -> Identity | None:
-        """The running machine; None if it is off."""
+        """Its process 1; None while it is off."""
         try:
-            found = msgspec.json.decode(self._identity_file.read_bytes(), type=Identity)
+            found = msgspec.json.decode((self.folder / "identity.json").read_bytes(), type=Identity)
         except FileNotFoundError:
             return None
-        return found if started(found.pid) == found.pid_started else None
+        return found if started(found.pid) == found.started else None
 
     @property
     def pid(self) -> int:
-        """Its process 1, as the host numbers it. Raises MachineError where it is off."""
+        """Its process 1, as the host numbers it. Raises MachineError while it is off."""
         identity = self.identity
         if identity is None:
-            raise MachineError(f"machine {self.name} is off")
+            raise MachineError(f"machine {self.name} is off; switch it on first")
         return identity.pid
 
     async def start(self) -> None:
-        """Switches it on."""
-        for folder in (self.folder, self.folder / "scratch", *self._binds.values()):
-            folder.mkdir(parents=True, exist_ok=True)
-        control = self.folder / "control.sock"
-        control.unlink(missing_ok=True)
-        spec = self.folder / "spec.json"
-        spec.write_text(
-            json.dumps(
-                {
-                    "name": self.name,
-                    "control": str(control),
-                    "scratch": str(self.folder / "scratch"),
-                    "binds": [[str(source), target] for target, source in self._binds.items()],
-                }
-            )
-        )
-        unshare = ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        with open(self.folder / "init.log", "ab") as log:
-            holder = await asyncio.create_subprocess_exec(
-                *unshare, sys.executable, "-m", "calipy.lab.init", str(spec),
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        pid = await self._first_process(holder)
-        identity = Identity(pid, started(pid) or 0, holder.pid, started(holder.pid) or 0)
-        self._identity_file.write_bytes(msgspec.json.encode(identity))
+        """Switches it on, over the same folders; its links have to be plugged in again. Raises MachineError if it is
+        on, or does not come up."""
+        if self.identity is not None:
+            raise MachineError(f"machine {self.name} is on already")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for source in self.binds.values():
+            source.mkdir(parents=True, exist_ok=True)
+        self._control.unlink(missing_ok=True)
+        binds = {target: str(source) for target, source in self.binds.items()}
+        (self.folder / "machine.json").write_bytes(msgspec.json.encode({"name": self.name, "binds": binds}))
+        await self._boot()
+        pid = self._first_process()
+        born = started(pid)
+        if born is None:
+            raise MachineError(f"machine {self.name} went off while it started; see {self.folder / 'machine.log'}")
+        _replace(self.folder / "identity.json", msgspec.json.encode(Identity(pid, born)))
         await self.run("ip", "link", "set", "lo", "up")
 
-    async def _first_process(self, holder: asyncio.subprocess.Process) -> int:
-        """Waits until process 1 answers on its control socket; its id."""
-        children = Path("/proc", str(holder.pid), "task", str(holder.pid), "children")
-        for _ in range(2000):
-            if holder.returncode is not None:
-                said = (self.folder / "init.log").read_text()[-2000:]
-                raise MachineError(f"machine {self.name} does not start: {said}")
-            try:
-                await self._order({"do": "status"})
-                return int(children.read_text().split()[0])
-            except (OSError, IndexError):
-                await asyncio.sleep(0.005)
-        raise MachineError(f"machine {self.name} does not answer within 10 s; see {self.folder / 'init.log'}")
-
-    def power_cut(self) -> None:
-        """Ends it and all that runs on it, at once; what its folders hold stays."""
-        identity = self.identity
-        if identity is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(identity.pid, signal.SIGKILL)
-
-    async def stopped(self) -> None:
-        """Waits until nothing of it is left."""
+    async def _boot(self) -> None:
+        """Starts process 1, in a session of its own and nobody's child, and waits for its sign of life."""
+        reading, writing = os.pipe()
         try:
-            found = msgspec.json.decode(self._identity_file.read_bytes(), type=Identity)
-        except FileNotFoundError:
-            return
-        for pid, born in ((found.pid, found.pid_started), (found.holder, found.holder_started)):
-            with contextlib.suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(pid)
-                try:
-                    if started(pid) == born:
-                        await _readable(descriptor)
-                finally:
-                    os.close(descriptor)
-        self._identity_file.unlink(missing_ok=True)
+            with (self.folder / "machine.log").open("ab") as log:
+                launcher = await asyncio.create_subprocess_exec(
+                    *("setsid", "--fork", "unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"),
+                    *(sys.executable, "-S", "-E", "-m", "calipy.lab.supervisor", str(self.folder), str(writing)),
+                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), cwd=_PACKAGES,
+                )  # fmt: skip
+            os.close(writing)
+            await launcher.wait()
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await readable(reading)
+            if not os.read(reading, 1):
+                said = (self.folder / "machine.log").read_text(errors="replace")[-2000:]
+                raise MachineError(f"machine {self.name} does not start: {said}")
+        finally:
+            os.close(reading)
+
+    def _first_process(self) -> int:
+        """The id, as the host sees it, of the process that listens on the control socket (unix(7), SO_PEERCRED)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.connect(str(self._control))
+            pid, _, _ = struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        assert isinstance(pid, int)
+        return pid
+
+    async def power_cut(self) -> None:
+        """Ends it and all that runs on it, at once, and waits until nothing is left; what its folders hold stays.
+        Nothing happens if it is off."""
+        identity = self.identity
+        if identity is not None:
+            await end(identity)
+        (self.folder / "identity.json").unlink(missing_ok=True)
 
     def inside(self, *argv: str) -> list[str]:
-        """The command line that runs `argv` on the machine."""
-        return ["nsenter", "-t", str(self.pid), "--mount", "--net", "--uts", "--ipc", "--pid", "--", *argv]
+        """The host's command line that runs `argv` on the machine."""
+        return ["nsenter", "-t", str(self.pid), *_NAMESPACES, "--", *argv]
 
     async def run(
         self,
         *argv: str,
-        text: str = "",
+        input: bytes = b"",
         check: bool = True,
-        timeout_s: float = 30,
+        timeout_s: float = 30.0,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Runs a command on the machine to its end. Raises MachineError unless it succeeds (with `check`)."""
-        done = await run(self.inside(*argv), text=text, timeout_s=timeout_s, env=env)
+        done = await execute(self.inside(*argv), env=env, stdin=input, timeout_s=timeout_s)
         if check and done.status:
-            said = (done.errors or done.output).strip()
-            raise MachineError(f"{self.name}: {' '.join(argv)}: status {done.status}: {said}")
+            raise MachineError(f"{self.name}: {shlex.join(argv)}: status {done.status}: {done.complaint}")
         return done
 
-    async def supervise(
+    async def execute(self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes) -> Completed:
+        """Runs a plug-in on the machine (`runner.Execute`)."""
+        return await execute(self.inside(*argv), env=env, stdin=stdin, timeout_s=120.0)
+
+    async def spawn(
         self,
         name: str,
         argv: Sequence[str],
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
         *,
-        heartbeat: str | None = None,
-        limit_s: float = 30.0,
-    ) -> None:
-        """Starts a process that the machine keeps running; its output goes to `<folder>/<name>.log`."""
-        log = str(self.folder / f"{name}.log")
-        await self._order(
-            {
-                "do": "start",
-                "name": name,
-                "argv": list(argv),
-                "env": dict(env),
-                "log": self._bound(log),
-                "heartbeat": heartbeat,
-                "limit_s": limit_s,
-            }
-        )
+        restart: bool = True,
+        liveness: Liveness | None = None,
+    ) -> Process:
+        """Starts a process that the machine keeps running; what it prints goes to `<folder>/<name>.log`. `env`: None =
+        this process's. Raises MachineError if the name is taken or there is no such program."""
+        log = f"{name}.log"
+        environment = dict(os.environ if env is None else env)
+        probe = liveness and {**liveness._asdict(), "argv": list(liveness.argv)}
+        order = {
+            "name": name,
+            "argv": list(argv),
+            "env": environment,
+            "log": log,
+            "restart": restart,
+            "liveness": probe,
+        }
+        await self._obeyed("start", order)
+        return Process(self, name)
 
-    async def stop(self, name: str) -> None:
-        """Ends a supervised process for good."""
-        await self._order({"do": "stop", "name": name})
+    def process(self, name: str) -> Process:
+        """A process that was spawned before, perhaps by another command."""
+        return Process(self, name)
 
-    async def signal(self, name: str, number: int) -> None:
-        """Sends a signal to a supervised process and its children."""
-        await self._order({"do": "signal", "name": name, "signal": number})
+    async def processes(self) -> dict[str, Status]:
+        """The supervised processes by name."""
+        return msgspec.json.decode(await self._order({"do": "status"}), type=dict[str, Status])
 
-    async def processes(self) -> dict[str, dict[str, Any]]:
-        """The supervised processes: name -> pid (on the machine), restarts, wanted."""
-        return await self._order({"do": "status"})
+    async def make_netns(self, name: str) -> str:
+        """Makes a network namespace on the machine, its lo up; its path there. It goes with the machine."""
+        await self.run("ip", "netns", "add", name)
+        await self.run("ip", "-n", name, "link", "set", "lo", "up")
+        return f"/run/netns/{name}"
 
-    def _bound(self, path: str) -> str:
-        """A path of the machine's folder as process 1 sees it: the folder is bound at LOGS."""
-        return str(Path(LOGS) / Path(path).name)
+    async def delete_netns(self, name: str) -> None:
+        """Removes it."""
+        await self.run("ip", "netns", "delete", name)
 
-    async def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        reader, writer = await asyncio.open_unix_connection(str(self.folder / "control.sock"))
+    async def _obeyed(self, do: str, order: Mapping[str, object]) -> None:
+        answer = msgspec.json.decode(await self._order({"do": do, **order}), type=Answer)
+        if answer.error:
+            raise MachineError(f"machine {self.name}: {do} {order['name']}: {answer.error}")
+
+    async def _order(self, order: Mapping[str, object]) -> bytes:
         try:
-            writer.write(json.dumps(order).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(await reader.readline())
-        finally:
-            writer.close()
-        if "error" in answer:
-            raise MachineError(f"machine {self.name}: {order['do']} {order.get('name', '')}: {answer['error']}")
+            async with asyncio.timeout(_ORDER_TIMEOUT_S):
+                reader, writer = await asyncio.open_unix_connection(self._control)
+                with contextlib.closing(writer):
+                    writer.write(msgspec.json.encode(order) + b"\n")
+                    answer = await reader.read()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise MachineError(f"machine {self.name} is off; switch it on first") from error
+        if not answer:
+            raise MachineError(f"machine {self.name} went off during {order['do']}")
         return answer
 
 
-LOGS = "/var/log/calipy-lab"
+class Process:
+    """A process that a machine keeps running."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self.machine = machine
+        self.name = name
+
+    @property
+    def log(self) -> Path:
+        """What it printed, on the host."""
+        return self.machine.folder / f"{self.name}.log"
+
+    async def status(self) -> Status:
+        """How it is. Raises MachineError if the machine has none of that name."""
+        found = await self.machine.processes()
+        if self.name not in found:
+            raise MachineError(
+                f"machine {self.machine.name}: no process {self.name}; there are: {', '.join(found) or 'none'}"
+            )
+        return found[self.name]
+
+    async def signal(self, number: int) -> None:
+        """Sends it a signal. One that ends it has it started again."""
+        await self.machine._obeyed("signal", {"name": self.name, "signal": number})
+
+    async def kill(self) -> None:
+        """Kills it, and what is left of its session with it; it is started again."""
+        await self.signal(signal.SIGKILL)
+
+    async def restart(self) -> None:
+        """Asks it to end; it is started again."""
+        await self.signal(signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """Ends it for good (TERM, after 5 s KILL), and waits for that."""
+        await self.machine._obeyed("stop", {"name": self.name})
 
 
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
+async def end(identity: Identity) -> None:
+    """Kills a process and waits for its end, unless its id has come round."""
     try:
-        await ready.wait()
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if started(identity.pid) == identity.started:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            await readable(descriptor)
     finally:
-        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
-async def run(
-    argv: Sequence[str], *, text: str = "", timeout_s: float = 30, env: Mapping[str, str] | None = None
-) -> Completed:
-    """Runs a command on the host to its end; past its time it is killed and counts as status 124."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(env) if env is not None else None,
-    )
-    try:
-        output, errors = await asyncio.wait_for(process.communicate(text.encode()), timeout_s)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return Completed(124, "", f"killed after {timeout_s:g} s")
-    return Completed(process.returncode or 0, output.decode(errors="replace"), errors.decode(errors="replace"))
-
-
-async def connect(a: Machine, a_link: str, b: Machine, b_link: str, mtu: int = 1500) -> None:
-    """A cable: a veth pair, each end made on its machine."""
-    one = ["ip", "link", "add", a_link, "netns", str(a.pid), "mtu", str(mtu), "type", "veth"]
-    done = await run([*one, "peer", "name", b_link, "netns", str(b.pid), "mtu", str(mtu)])
-    if done.status:
-        raise MachineError(f"cable from {a.name} to {b.name}: {done.errors.strip()}")
-    await a.run("ip", "link", "set", a_link, "up")
-    await b.run("ip", "link", "set", b_link, "up")
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file whole, mode 0600."""
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+    fresh.replace(path)

@@ -35,7 +35,7 @@ class Parameter(Struct, frozen=True, gc=False, kw_only=True):
     duration: bool = False
     """Text of objects is a Go duration; of file and environment, seconds."""
     effect: bool = True
-    """False: known so that objects and environments made for Calico are taken as they are, but nothing here reads it."""
+    """False: known, so that objects and environments made for Calico are taken as they are, but nothing reads it."""
 
 
 def _flag(text: str) -> bool:
@@ -177,40 +177,159 @@ _IN_EFFECT: tuple[_Row, ...] = (
 )  # fmt: skip
 _IN_EFFECT_TIMES: tuple[tuple[str, float], ...] = (("routeRefreshInterval", 90.0), ("nftablesRefreshInterval", 180.0))
 _KNOWN: tuple[str, ...] = tuple(
-    """
-    interfaceExclude failsafeInboundHostPorts failsafeOutboundHostPorts iptablesFilterAllowAction
-    iptablesFilterDenyAction iptablesMangleAllowAction iptablesMarkMask iptablesBackend iptablesRefreshInterval
-    iptablesPostWriteCheckInterval iptablesLockProbeInterval ipsetsRefreshInterval maxIpsetSize chainInsertMode
-    kubeNodePortRanges serviceLoopPrevention requireMTUFile routeSource routeSyncDisabled routeTableRanges
-    routeTableRange interfaceRefreshInterval netlinkTimeout ipipEnabled ipipMTU allowIPIPPacketsFromWorkloads
-    logSeverityFile logSeveritySys logFilePath logPrefix healthTimeoutOverrides nftablesMode
-    nftablesMangleAllowAction nftablesFlowTableOffload nftablesFlowTableDataIfacePattern workloadSourceSpoofing
-    floatingIPs endpointStatusPathPrefix policySyncPathPrefix ipv4ElevatedRoutePriority ipv6ElevatedRoutePriority
-    liveMigrationRouteConvergenceTime localSubnetL2Reachability localSubnetL2ReachabilityRefreshInterval
-    featureDetectOverride featureGates logActionRateLimit logActionRateLimitBurst logDebugFilenameRegex
-    dataplaneWatchdogTimeout wireguardEnabled wireguardEnabledV6 wireguardHostEncryptionEnabled
-    wireguardInterfaceName wireguardInterfaceNameV6 wireguardListeningPort wireguardListeningPortV6 wireguardMTU
-    wireguardMTUV6 wireguardKeepAlive wireguardRoutingRulePriority wireguardThreadingEnabled flowLogsFlushInterval
-    flowLogsGoldmaneServer flowLogsLocalReporter flowLogsPolicyEvaluationMode flowLogsCollectorDebugTrace
-    prometheusGoMetricsEnabled prometheusProcessMetricsEnabled prometheusWireGuardMetricsEnabled
-    prometheusMetricsCAFile prometheusMetricsCertFile prometheusMetricsKeyFile prometheusMetricsClientAuth
-    usageReportingEnabled usageReportingInitialDelay usageReportingInterval reportingInterval reportingTTL
-    endpointReportingEnabled endpointReportingDelay cgroupV2Path useInternalDataplaneDriver dataplaneDriver
-    goGCThreshold goMaxProcs goMemoryLimitMB istioAmbientMode istioDSCPMark xdpEnabled xdpRefreshInterval
-    genericXDPEnabled sidecarAccelerationEnabled awsSrcDstCheck bpfAttachType bpfCTLBLogFilter
-    bpfConnectTimeLoadBalancing bpfConnectTimeLoadBalancingEnabled bpfConntrackMode bpfConntrackLogLevel
-    bpfConntrackTimeouts bpfDSROptoutCIDRs bpfDataIfacePattern bpfDisableGROForIfaces bpfDisableUnprivileged
-    bpfEnabled bpfEnforceRPF bpfExcludeCIDRsFromNAT bpfExportBufferSizeMB bpfExtToServiceConnmark
-    bpfExternalServiceMode bpfForceTrackPacketsFromIfaces bpfHostConntrackBypass bpfHostNetworkedNATWithoutCTLB
-    bpfIPFragTimeout bpfIPFragmentReassemblyEnabled bpfJITHardening bpfKubeProxyHealthzPort
-    bpfKubeProxyIptablesCleanupEnabled bpfKubeProxyMinSyncPeriod bpfL3IfacePattern bpfLogFilters bpfLogLevel
-    bpfMaglevMaxEndpointsPerService bpfMaglevMaxServices bpfMapSizeConntrack bpfMapSizeConntrackCleanupQueue
-    bpfMapSizeConntrackScaling bpfMapSizeIPSets bpfMapSizeIfState bpfMapSizeNATAffinity bpfMapSizeNATBackend
-    bpfMapSizeNATFrontend bpfMapSizePerCpuConntrack bpfMapSizeRoute bpfOverlayHostSourceIP bpfPSNATPorts
-    bpfPolicyDebugEnabled bpfProfiling bpfRedirectToPeer windowsManageFirewallRules metadataAddr metadataPort
-    openstackRegion debugDisableLogDropping debugHost debugMemoryProfilePath debugPort
-    debugSimulateCalcGraphHangAfter debugSimulateDataplaneApplyDelay debugSimulateDataplaneHangAfter
-    """.split()
+    [
+        "interfaceExclude",
+        "failsafeInboundHostPorts",
+        "failsafeOutboundHostPorts",
+        "iptablesFilterAllowAction",
+        "iptablesFilterDenyAction",
+        "iptablesMangleAllowAction",
+        "iptablesMarkMask",
+        "iptablesBackend",
+        "iptablesRefreshInterval",
+        "iptablesPostWriteCheckInterval",
+        "iptablesLockProbeInterval",
+        "ipsetsRefreshInterval",
+        "maxIpsetSize",
+        "chainInsertMode",
+        "kubeNodePortRanges",
+        "serviceLoopPrevention",
+        "requireMTUFile",
+        "routeSource",
+        "routeSyncDisabled",
+        "routeTableRanges",
+        "routeTableRange",
+        "interfaceRefreshInterval",
+        "netlinkTimeout",
+        "ipipEnabled",
+        "ipipMTU",
+        "allowIPIPPacketsFromWorkloads",
+        "logSeverityFile",
+        "logSeveritySys",
+        "logFilePath",
+        "logPrefix",
+        "healthTimeoutOverrides",
+        "nftablesMode",
+        "nftablesMangleAllowAction",
+        "nftablesFlowTableOffload",
+        "nftablesFlowTableDataIfacePattern",
+        "workloadSourceSpoofing",
+        "floatingIPs",
+        "endpointStatusPathPrefix",
+        "policySyncPathPrefix",
+        "ipv4ElevatedRoutePriority",
+        "ipv6ElevatedRoutePriority",
+        "liveMigrationRouteConvergenceTime",
+        "localSubnetL2Reachability",
+        "localSubnetL2ReachabilityRefreshInterval",
+        "featureDetectOverride",
+        "featureGates",
+        "logActionRateLimit",
+        "logActionRateLimitBurst",
+        "logDebugFilenameRegex",
+        "dataplaneWatchdogTimeout",
+        "wireguardEnabled",
+        "wireguardEnabledV6",
+        "wireguardHostEncryptionEnabled",
+        "wireguardInterfaceName",
+        "wireguardInterfaceNameV6",
+        "wireguardListeningPort",
+        "wireguardListeningPortV6",
+        "wireguardMTU",
+        "wireguardMTUV6",
+        "wireguardKeepAlive",
+        "wireguardRoutingRulePriority",
+        "wireguardThreadingEnabled",
+        "flowLogsFlushInterval",
+        "flowLogsGoldmaneServer",
+        "flowLogsLocalReporter",
+        "flowLogsPolicyEvaluationMode",
+        "flowLogsCollectorDebugTrace",
+        "prometheusGoMetricsEnabled",
+        "prometheusProcessMetricsEnabled",
+        "prometheusWireGuardMetricsEnabled",
+        "prometheusMetricsCAFile",
+        "prometheusMetricsCertFile",
+        "prometheusMetricsKeyFile",
+        "prometheusMetricsClientAuth",
+        "usageReportingEnabled",
+        "usageReportingInitialDelay",
+        "usageReportingInterval",
+        "reportingInterval",
+        "reportingTTL",
+        "endpointReportingEnabled",
+        "endpointReportingDelay",
+        "cgroupV2Path",
+        "useInternalDataplaneDriver",
+        "dataplaneDriver",
+        "goGCThreshold",
+        "goMaxProcs",
+        "goMemoryLimitMB",
+        "istioAmbientMode",
+        "istioDSCPMark",
+        "xdpEnabled",
+        "xdpRefreshInterval",
+        "genericXDPEnabled",
+        "sidecarAccelerationEnabled",
+        "awsSrcDstCheck",
+        "bpfAttachType",
+        "bpfCTLBLogFilter",
+        "bpfConnectTimeLoadBalancing",
+        "bpfConnectTimeLoadBalancingEnabled",
+        "bpfConntrackMode",
+        "bpfConntrackLogLevel",
+        "bpfConntrackTimeouts",
+        "bpfDSROptoutCIDRs",
+        "bpfDataIfacePattern",
+        "bpfDisableGROForIfaces",
+        "bpfDisableUnprivileged",
+        "bpfEnabled",
+        "bpfEnforceRPF",
+        "bpfExcludeCIDRsFromNAT",
+        "bpfExportBufferSizeMB",
+        "bpfExtToServiceConnmark",
+        "bpfExternalServiceMode",
+        "bpfForceTrackPacketsFromIfaces",
+        "bpfHostConntrackBypass",
+        "bpfHostNetworkedNATWithoutCTLB",
+        "bpfIPFragTimeout",
+        "bpfIPFragmentReassemblyEnabled",
+        "bpfJITHardening",
+        "bpfKubeProxyHealthzPort",
+        "bpfKubeProxyIptablesCleanupEnabled",
+        "bpfKubeProxyMinSyncPeriod",
+        "bpfL3IfacePattern",
+        "bpfLogFilters",
+        "bpfLogLevel",
+        "bpfMaglevMaxEndpointsPerService",
+        "bpfMaglevMaxServices",
+        "bpfMapSizeConntrack",
+        "bpfMapSizeConntrackCleanupQueue",
+        "bpfMapSizeConntrackScaling",
+        "bpfMapSizeIPSets",
+        "bpfMapSizeIfState",
+        "bpfMapSizeNATAffinity",
+        "bpfMapSizeNATBackend",
+        "bpfMapSizeNATFrontend",
+        "bpfMapSizePerCpuConntrack",
+        "bpfMapSizeRoute",
+        "bpfOverlayHostSourceIP",
+        "bpfPSNATPorts",
+        "bpfPolicyDebugEnabled",
+        "bpfProfiling",
+        "bpfRedirectToPeer",
+        "windowsManageFirewallRules",
+        "metadataAddr",
+        "metadataPort",
+        "openstackRegion",
+        "debugDisableLogDropping",
+        "debugHost",
+        "debugMemoryProfilePath",
+        "debugPort",
+        "debugSimulateCalcGraphHangAfter",
+        "debugSimulateDataplaneApplyDelay",
+        "debugSimulateDataplaneHangAfter",
+    ]
 )
 _OTHER_VARIABLES = {
     "ipipEnabled": "FELIX_IPINIPENABLED",
@@ -246,7 +365,7 @@ def defaults() -> dict[str, Value]:
 
 
 def parse_text(parameter: Parameter, text: str) -> Value:
-    """A value from file or environment; `none` unsets. Raises ValueError naming parameter, value and what is allowed."""
+    """A value from file or environment; `none` unsets. Raises ValueError: parameter, value and what is allowed."""
     if text.strip().lower() == "none" and parameter.default is None:
         return None
     try:

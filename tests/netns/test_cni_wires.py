@@ -192,14 +192,14 @@ def test_each_difference_is_found(node, pod):
 
 
 def test_an_interface_that_is_there_already(node, pod):
-    pod.run("ip", "link", "add", "eth0", "type", "dummy")
+    pod.run("ip", "link", "add", "eth0", "type", "bridge")
     with pytest.raises(CniError, match=r"link cali123, its other end eth0 in the container: can't be made.*exists"):
         node.connect(PLAN, pod)
     assert node.wires.find("cali123") is None
 
 
 def test_a_failure_half_way_leaves_nothing(node, pod):
-    bad = structs.replace(PLAN, addresses=(V4, "224.0.0.1", V6))
+    bad = structs.replace(PLAN, addresses=(V4, "ff02::99", V6))
     with pytest.raises(CniError, match="eth0 in the container: the kernel says") as caught:
         node.connect(bad, pod)
     assert caught.value.code == 102
@@ -254,7 +254,7 @@ def test_what_is_gone_can_be_removed(node, pod):
 
 
 def test_other_links_stay_when_a_group_goes(node, namespaces):
-    node.namespace.run("ip", "link", "add", "keep0", "type", "dummy")
+    node.namespace.run("ip", "link", "add", "keep0", "type", "bridge")
     made = [
         node.connect(structs.replace(PLAN, interface=f"cali{n}", addresses=(f"10.123.1.{n}",)), namespaces(f"some{n}"))
         for n in range(3)

@@ -19,7 +19,7 @@ from calipy.felix.plans import RoutePlanner, TunnelPlanner, route_owner
 from calipy.felix.rules.compile import STATIC, RulesPlanner, endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
-from calipy.model.routes import NextHop, Route, RouteKey
+from calipy.model.routes import NextHop, Route
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS
 from calipy.model.tunnels import Tunnel, TunnelPeer
 from calipy.netlink.socket import ROUTE, NetlinkSocket
@@ -159,8 +159,8 @@ async def test_what_others_delete_comes_back(nodes: Any, namespaces: Any) -> Non
     host.run("ip", "route", "del", "blackhole", "10.2.0.0/26")
     node.dataplane.notice("routes", "route 10.2.0.0/26 was deleted by somebody else")
     area = node.areas[2]
-    while area.reads < 2 or not area.ledger.settled(route_owner(good.key)):
-        await asyncio.sleep(0.01)
+    await node.dataplane.idle()
+    assert area.reads == 2
     assert "10.2.0.0/26" in host.run("ip", "route")
     assert host.run("nft", "flush", "ruleset") == ""
     assert "cali-from-wl-dispatch" in host.run("nft", "list", "ruleset")
@@ -210,8 +210,8 @@ async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:
     assert again.written == [0, 0, 0]
     host.run("ip", "link", "del", "vxlan.calico")
     again.dataplane.notice("links", "gone")
-    while "vxlan.calico" not in host.run("ip", "-o", "link"):
-        await asyncio.sleep(0.01)
+    await again.dataplane.idle()
+    assert "vxlan.calico" in host.run("ip", "-o", "link")
 
 
 class Wire:

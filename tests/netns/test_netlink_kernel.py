@@ -70,7 +70,9 @@ ROUTES = [
     Route(family=4, destination="10.1.2.0/26", protocol=80, metric=1024, gateway="10.9.9.9", device=0, onlink=True),
     Route(family=4, destination="10.1.3.0/26", protocol=12, metric=1024, next_hops=(
         NextHop(gateway="10.9.9.9", device=0, onlink=True), NextHop(gateway="10.9.9.10", device=0, onlink=True))),
-    Route(family=4, destination="10.1.4.0/26", protocol=80, metric=7, gateway="10.9.9.9", device=0, onlink=True, mtu=1400),
+    Route(
+        family=4, destination="10.1.4.0/26", protocol=80, metric=7, gateway="10.9.9.9", device=0, onlink=True, mtu=1400
+    ),
     Route(family=6, destination="fd00:1::/122", protocol=80, metric=1024, kind="blackhole"),
     Route(family=6, destination="fd00:1::5/128", protocol=80, metric=1024, device=0),
     Route(family=6, destination="fd00:2::/122", protocol=12, metric=1024, gateway="fd00:9::9", device=0, onlink=True),

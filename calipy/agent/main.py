@@ -1,0 +1,331 @@
+"""The agent's parts, in the order in which they come to life.
+
+Policy first: the closed skeleton stands before the datastore is asked. Nothing else in the kernel is touched before the
+store is in sync; then what earlier agents left is taken over. SIGTERM ends the process and removes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from calipy import logs
+from calipy.agent.answers import Answers
+from calipy.agent.feed import Feed, watched
+from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses
+from calipy.cni import install, readiness, releases
+from calipy.cni.attachments import Attachments
+from calipy.cni.dispatch import Dispatcher
+from calipy.cni.draws import AllocatedAddresses
+from calipy.cni.needs import NodeFacts
+from calipy.cni.pods import StoredPods
+from calipy.cni.removals import Removals
+from calipy.cni.server import Server
+from calipy.cni.sites import Site
+from calipy.cni.wires import Wires
+from calipy.datastore.mirror import Mirror
+from calipy.datastore.stores import Conflict, NotFound, Store, StoreError, Unavailable
+from calipy.explain import query
+from calipy.felix.calc.configuration import merge
+from calipy.felix.calc.graph import Graph
+from calipy.felix.calculator import Calculator
+from calipy.felix.dataplane import Area, Dataplane
+from calipy.felix.drivers.conntrack import Conntrack
+from calipy.felix.drivers.links import LinksDriver
+from calipy.felix.drivers.monitor import Monitor
+from calipy.felix.drivers.nftables import NftablesDriver, TableOwned
+from calipy.felix.drivers.routes import RoutesDriver
+from calipy.felix.endpoints import Endpoints
+from calipy.felix.objects import Owner, Put
+from calipy.felix.plans import RoutePlanner, TunnelPlanner
+from calipy.felix.rules.compile import RulesPlanner
+from calipy.felix.rules.statics import skeleton
+from calipy.ipam.allocator import Allocator
+from calipy.ipam.errors import IPAMError
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
+from calipy.node import addresses, bootstrap, files, identity, mtu, tunnels
+from calipy.node.health import health_application, metrics_application, serving
+from calipy.resources import nodes
+from calipy.resources.felix_configurations import Value, from_file, from_variables
+from calipy.settings import SettingError, Settings, read
+from calipy.telemetry import Health, Heartbeat, Metrics
+
+log = logging.getLogger("calipy.agent")
+_RETRY_S = 1.0
+
+
+def run(log_level: str | None = None, log_format: str | None = None) -> int:
+    """Runs the agent until a signal ends it; its exit status: 0 for SIGTERM, 1 where a setting is wrong."""
+    try:
+        settings = read(os.environ)
+        process = felix_settings(settings)
+    except (SettingError, ValueError) as error:
+        print(f"calipy agent: {error}")
+        return 1
+    logs.configure(log_level or settings.log_level, log_format or settings.log_format)
+    with ThreadPoolExecutor(1, "kernel") as thread:
+        return asyncio.run(_until_signal(Agent(settings, process, thread)))
+
+
+def felix_settings(settings: Settings) -> Mapping[str, Mapping[str, Value]]:
+    """Felix's parameters from file and environment. Raises ValueError naming the wrong one."""
+    layers: dict[str, Mapping[str, Value]] = {}
+    if settings.felix_file.exists():
+        layers["file"], unknown = from_file(settings.felix_file.read_text())
+        for name in unknown:
+            log.warning("%s: %s is no parameter of Felix; it is ignored", settings.felix_file, name)
+    layers["environment"], _ = from_variables(settings.felix)
+    return layers
+
+
+async def _until_signal(agent: Agent) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(agent.run())
+        await stop.wait()
+        task.cancel()
+    return 0
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(
+        self, settings: Settings, process: Mapping[str, Mapping[str, Value]], thread: ThreadPoolExecutor
+    ) -> None:
+        self.settings = settings
+        self.felix = merge(settings.node, (), {}, process)
+        self.thread = thread
+        self.metrics, self.health = Metrics(), Health()
+        route_socket = NetlinkSocket.open(ROUTE)
+        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER))
+        self.routes = RoutesDriver(route_socket)
+        self.planner = RulesPlanner()
+        self.areas = [
+            Area(self.nftables, self.planner),
+            Area(LinksDriver(route_socket), TunnelPlanner()),
+            Area(self.routes, RoutePlanner()),
+        ]
+        self.dataplane = Dataplane(self.areas, thread)
+        self.calculator = Calculator(Graph(settings.node, process), self.dataplane.submit)
+        self.monitor = Monitor(self.calculator.post, self._notice, self.felix.interface_prefixes)
+        self.monitor.own_ports |= {route_socket.port, self.nftables.port}
+        self.routes.workload_indices = self.monitor.workload_links
+        self.endpoints = Endpoints(self.calculator, self.dataplane)
+        self.obstacle = "the agent is starting"
+        self.repairs: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Everything, without end."""
+        await self._guard()
+        self.monitor.start()
+        store = await self._open_store()
+        await self._introduce(store)
+        mirror = Mirror(store, watched())
+        self.feed = Feed(mirror, self.settings.node)
+        self.allocator = Allocator(store, self.settings.node, self.feed, time.time)
+        site = self._site(store)
+        removals = Removals(site)
+        self._report(mirror)
+        async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+            await self._serve_health(stack)
+            group.create_task(query.serve(self._path("query.sock"), self._answers().by_name()))
+            group.create_task(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
+            group.create_task(
+                readiness.keep(self._path("ready"), lambda: self.obstacle, self.settings.status_grace_period_s)
+            )
+            group.create_task(mirror.run())
+            group.create_task(self.feed.run(self.calculator.post))
+            await self.feed.in_sync.wait()
+            attached = [entry.endpoint for entry in site.attachments if entry.endpoint and entry.state == "attached"]
+            self.endpoints.restore(attached)
+            group.create_task(self.calculator.run())
+            group.create_task(self.dataplane.run())
+            group.create_task(self._resync())
+            await self.dataplane.first_apply.wait()
+            group.create_task(self._keep_tunnels(store))
+            self._open_for_pods()
+            group.create_task(releases.replay(removals, asyncio.Event()))
+            group.create_task(self._measure_lag())
+
+    # --- start-up ---
+
+    async def _guard(self) -> None:
+        """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it."""
+        told = False
+        while True:
+            try:
+                fresh = not self.nftables.exists()
+                self.nftables.open()
+                break
+            except TableOwned as error:
+                if not told:
+                    log.error("%s", error.strerror)
+                    told = True
+                await asyncio.sleep(_RETRY_S)
+        if fresh:
+            owner = Owner("static", "skeleton")
+            self.nftables.apply(tuple(Put(owner, name, value) for name, value in skeleton(self.felix).items()))
+
+    async def _open_store(self) -> Store:
+        from calipy.datastore.sqlite import SQLiteStore
+
+        path = Path(self.settings.datastore.removeprefix("sqlite:"))
+        while True:
+            try:
+                return await SQLiteStore.open(path)
+            except Unavailable as error:
+                log.error("%s", error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _introduce(self, store: Store) -> None:
+        """First objects of the cluster, this node's own object, and where it is."""
+        settings = self.settings
+        notes: dict[str, str | None] = {nodes.AS_NUMBER: settings.as_number or None}
+        for family, asked, note in ((4, settings.ip, nodes.IPV4_ADDRESS), (6, settings.ip6, nodes.IPV6_ADDRESS)):
+            notes[note] = addresses.choose(asked, family, self.monitor.links, self.monitor.addresses)
+        while True:
+            try:
+                await bootstrap.ensure_cluster(store, {} if settings.no_default_pools else settings.pools)
+                await identity.ensure(store, settings.node)
+                await identity.annotate(store, settings.node, notes)
+                break
+            except StoreError as error:
+                log.error("this node can't be introduced: %s", error)
+                await asyncio.sleep(_RETRY_S)
+        files.put(settings.state_folder / "nodename", f"{settings.node}\n")
+
+    def _site(self, store: Store) -> Site:
+        node = NodeFacts(
+            name=self.settings.node,
+            interface_prefix=self.felix.interface_prefixes[0],
+            mtu=self.pod_mtu,
+            families=lambda: tuple(sorted({pool.family for pool in self.feed.pools()})),
+            obstacle=lambda: self.obstacle,
+        )
+        return Site(
+            node=node,
+            addresses=AllocatedAddresses(self.allocator, self.settings.node, time.time),
+            endpoints=ProgrammedEndpoints(self.endpoints),
+            pods=StoredPods(store, self.settings.node, embedded=True),
+            flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER)), self.thread),
+            kernel=Wires(self.settings.sysctl_folder, self.thread),
+            attachments=Attachments(self.settings.state_folder / "attachments", self.thread),
+        )
+
+    def _open_for_pods(self) -> None:
+        """From here on the node attaches pods: only now the runtime finds a network."""
+        files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+        self.obstacle = ""
+        readiness.write(
+            self._path("ready"), time.clock_gettime(time.CLOCK_BOOTTIME), self.settings.status_grace_period_s
+        )
+        folder, name = self.settings.cni_configuration_folder, self.settings.cni_configuration_name
+        install.write_conflist(folder / name)
+        log.info("node %s is ready", self.settings.node)
+
+    # --- loops ---
+
+    async def _resync(self) -> None:
+        """The kernel is read now and then, whatever it told us."""
+        tables = routes = time.monotonic()
+        while True:
+            await asyncio.sleep(5)
+            state = self.dataplane.state
+            if state is None:
+                continue
+            now = time.monotonic()
+            if 0 < state.settings.nftables_refresh_interval_s <= now - tables:
+                tables = now
+                self.dataplane.notice("nftables", "refresh")
+            if 0 < state.settings.route_refresh_interval_s <= now - routes:
+                routes = now
+                self.dataplane.notice("routes", "refresh")
+                self.dataplane.notice("links", "refresh")
+
+    async def _keep_tunnels(self, store: Store) -> None:
+        """Tunnel addresses follow the pools."""
+        changed = asyncio.Event()
+        self.feed.listen(lambda kinds: changed.set() if kinds & {"IPPool", "Node"} else None)
+        holder = TunnelAddresses(self.allocator, self.settings.node, time.time)
+        changed.set()
+        while True:
+            await changed.wait()
+            changed.clear()
+            try:
+                notes = await tunnels.settle(self.settings.node, holder, self.feed.pools(), self.feed.node_labels())
+                await identity.annotate(store, self.settings.node, notes)
+                files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+            except (StoreError, IPAMError, Conflict, NotFound) as error:
+                log.error("this node's tunnel addresses: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                changed.set()
+
+    async def _measure_lag(self) -> None:
+        """How late the loop is; also its sign of life."""
+        beat = Heartbeat(30)
+        self.health.live["event loop"] = beat
+        while True:
+            due = time.monotonic() + 1.0
+            await asyncio.sleep(1.0)
+            self.metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
+            beat.beat()
+
+    # --- small things ---
+
+    def pod_mtu(self) -> int:
+        """The MTU that pods get."""
+        host = mtu.host_mtu(self.monitor.links.values(), self.felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools())
+
+    def _path(self, name: str) -> Path:
+        return self.settings.run_folder / name
+
+    def _notice(self, driver: str, reason: str) -> None:
+        log.warning("%s: %s", driver, reason)
+        self.metrics.repairs.labels(driver).inc()
+        self.repairs[driver] += 1
+        self.dataplane.notice(driver, reason)
+
+    def _answers(self) -> Answers:
+        return Answers(
+            self.settings.node,
+            self.dataplane,
+            self.areas,
+            self.planner,
+            self.endpoints,
+            self.health,
+            obstacle=lambda: self.obstacle,
+            sessions=lambda: (),
+            repairs=lambda: dict(self.repairs),
+        )
+
+    def _observe(self, verb: str, code: str, seconds: float) -> None:
+        self.metrics.cni_requests.labels(verb, code).observe(seconds)
+
+    def _report(self, mirror: Mirror) -> None:
+        ready = self.health.ready
+        ready["start-up"] = lambda: self.obstacle
+        ready["datastore"] = lambda: "; ".join(c.error for c in mirror.connections.values() if c.error)
+        ready["kernel"] = lambda: "; ".join(self.dataplane.refused.values())
+
+    async def _serve_health(self, stack: contextlib.AsyncExitStack) -> None:
+        felix = self.felix
+        if felix.health_enabled:
+            health = health_application(self.health)
+            await stack.enter_async_context(serving(health, felix.health_host, felix.health_port))
+        if felix.prometheus_metrics_enabled:
+            metrics = metrics_application(self.metrics)
+            host, port = felix.prometheus_metrics_host, felix.prometheus_metrics_port
+            await stack.enter_async_context(serving(metrics, host, port))

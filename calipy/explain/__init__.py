@@ -1,0 +1,5 @@
+"""What a node says of itself: the answers, and the socket on which they are asked for.
+
+Here: the shapes of answers, the words that people read, the agent's query socket and its client.
+Not here: where the answers come from (the agent joins them), tables and output formats (`console`).
+"""
