@@ -94,7 +94,7 @@ _CELLS: dict[str, Cells] = {
         ("ASN", lambda peer: str(peer.spec.as_number), False),
     ),
     "BGPConfiguration": (
-        ("LOGSEVERITY", lambda found: found.spec.log_severity_screen, False),
+        ("LOGSEVERITY", lambda found: _or_dash(found.spec.log_severity_screen), False),
         ("MESHENABLED", lambda found: _or_dash(found.spec.node_to_node_mesh_enabled), False),
         ("ASNUMBER", lambda found: _or_dash(found.spec.as_number), False),
     ),

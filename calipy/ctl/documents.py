@@ -12,7 +12,7 @@ from msgspec import Struct
 from calipy.ctl.calico_nodes import core_node
 from calipy.ctl.fields import unknown_fields
 from calipy.ctl.sources import Given
-from calipy.ctl.whole import Whole, whole
+from calipy.ctl.whole import Whole, typed, whole
 from calipy.datastore.lifecycles import check_name
 from calipy.resources import kinds, nodes
 from calipy.resources.metadata import Kind, Problem, Refused, decode
@@ -23,6 +23,7 @@ _CALICO = "projectcalico.org/v3"
 _OTHER_NAMES = {(_CALICO, "IPAMConfig"): "IPAMConfiguration"}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MOST_NAME = 253
+_MISSING = re.compile("Object missing required field `(.+)`")
 _AS_NUMBERS = (("spec", "asNumber"), ("spec", "localASNumber"), ("spec", "bgp", "asNumber"))
 
 
@@ -91,7 +92,10 @@ def _judged(kind: Kind[Any], document: Document) -> tuple[Whole | None, list[Pro
         return None, problems
     problems += _name_problems(kind, value)
     already = {problem.field for problem in problems}
-    problems += [problem for problem in whole(kind).problems(value) if problem.field not in already]
+    try:
+        problems += [problem for problem in kind.problems(typed(kind, value)) if problem.field not in already]
+    except Refused:
+        return None, problems
     return value, problems
 
 
@@ -99,24 +103,27 @@ def _decodable(kind: Kind[Any], document: Document) -> tuple[Document, list[Prob
     """The document without the fields whose type is wrong, so that each is found and not just the first."""
     problems: list[Problem] = []
     for type_ in (whole(kind), kind):
-        while True:
-            try:
-                decode(type_, msgspec.json.encode(document))
-                break
-            except Refused as refused:
-                (problem,) = refused.problems
-                path = _path(problem.field)
-                present, value = _value_at(document, path)
-                if path in map(lambda known: _path(known.field), problems) or not present:
-                    # A required field that is missing, or that has just been taken out.
-                    if not problems:
-                        problems.append(problem)
-                    return document, problems
-                problems.append(Problem(problem.field, value, problem.reason, problem.remedy))
-                if not path:
-                    return document, problems
-                document = cast(Document, _without(document, path))
+        while problem := _first_problem(type_, document):
+            missing = _MISSING.fullmatch(problem.reason)
+            if missing:
+                field = f"{problem.field}.{missing[1]}".removeprefix("the object.")
+                if field not in {known.field for known in problems}:
+                    problems.append(Problem(field, "", "is missing", problem.remedy))
+                return document, problems
+            path = _path(problem.field)
+            problems.append(Problem(problem.field, _value_at(document, path)[1], problem.reason, problem.remedy))
+            if not path:
+                return document, problems
+            document = cast(Document, _without(document, path))
     return document, problems
+
+
+def _first_problem(kind: Kind[Any], document: Document) -> Problem | None:
+    try:
+        decode(kind, msgspec.json.encode(document))
+    except Refused as refused:
+        return refused.problems[0]
+    return None
 
 
 def _path(field: str) -> list[str | int]:

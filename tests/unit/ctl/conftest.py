@@ -18,7 +18,7 @@ from calipy.resources.metadata import Kind
 Ctl = Callable[..., Result]
 
 
-@pytest.fixture()
+@pytest.fixture
 def store_path(tmp_path: Path) -> Path:
     """An empty store."""
     path = tmp_path / "datastore.sqlite3"
@@ -30,7 +30,7 @@ def store_path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def ctl(store_path: Path) -> Ctl:
     """Runs pycalicoctl with words, on that store, with `stdin`."""
 
@@ -41,7 +41,7 @@ def ctl(store_path: Path) -> Ctl:
     return invoke
 
 
-@pytest.fixture()
+@pytest.fixture
 def stored(store_path: Path) -> Callable[..., Any]:
     """An object as the store has it."""
 
