@@ -28,6 +28,8 @@ class LinksDriver:
 
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
+        self.deleted: set[int] = set()
+        """Indices of devices that this driver has deleted."""
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of any of the values in `plans` that belong to tunnels."""
@@ -110,7 +112,7 @@ class LinksDriver:
             match op.value:
                 case VxlanDevice() as device:
                     if op.replaces:
-                        yield rtnetlink.delete_link(self._index(op.name.name))
+                        yield self._delete(op.name.name)
                     yield rtnetlink.new_vxlan(
                         name=op.name.name,
                         vni=device.vni,
@@ -123,9 +125,14 @@ class LinksDriver:
                 case value:
                     yield self._entry(value, delete=False)
         elif op.name.kind == "device":
-            yield rtnetlink.delete_link(self._index(op.name.name))
+            yield self._delete(op.name.name)
         else:
             yield self._entry(_entry_of(op.name), delete=True)
+
+    def _delete(self, name: str) -> Message:
+        index = self._index(name)
+        self.deleted.add(index)
+        return rtnetlink.delete_link(index)
 
     def _index(self, name: str) -> int:
         """A link's index. Raises OSError where there is none of that name."""

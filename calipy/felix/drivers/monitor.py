@@ -2,14 +2,16 @@
 foreign changes for the dataplane.
 
 Routes and devices of ours that somebody else touches are told by the netlink port of who did it: our own writes carry
-the ports of our own sockets.
+the ports of our own sockets. What the kernel itself takes away (routes of a link that goes down) needs no reading: it
+is known which, and `Lost` says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Protocol
 
 from calipy.felix.calc.world import (
     AddressGone,
@@ -21,7 +23,7 @@ from calipy.felix.calc.world import (
 )
 from calipy.felix.drivers.links import DEVICES
 from calipy.model.links import ForeignRoute, Link, LinkAddress
-from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY
+from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
 from calipy.netlink import nf_tables, rtnetlink
 from calipy.netlink.messages import Overrun, Packet
 from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
@@ -36,25 +38,56 @@ _GROUPS = (
     rtnetlink.GROUP_IPV6_ADDRESS,
     rtnetlink.GROUP_IPV4_ROUTE,
     rtnetlink.GROUP_IPV6_ROUTE,
+    rtnetlink.GROUP_IPV4_CONFIGURATION,
+    rtnetlink.GROUP_IPV6_CONFIGURATION,
 )
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
 
+_ALL_LINKS = -1
+"""NETCONFA_IFINDEX_ALL: the setting of the namespace, not of one link."""
+
 Notice = Callable[[str, str], None]
-"""Driver's name and what has happened to something of its."""
+"""Driver's name and what has happened to something of its: it must be read."""
+
+
+class Losses(Protocol):
+    """Who is to know of what the kernel took away by itself."""
+
+    def lost_routes(self, index: int) -> None:
+        """All routes over a link went when it fell; it is up again."""
+        ...
+
+    def lost_route(self, key: RouteKey) -> None:
+        """One route went though its link is up."""
+        ...
+
+    def shaken(self, link: Link) -> None:
+        """A workload's link has gone down, or lost an address."""
+        ...
 
 
 class Monitor:
     """Listens to the kernel on the event loop."""
 
-    def __init__(self, post: Callable[[Sequence[Event]], object], notice: Notice, prefixes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Sequence[Event]], object],
+        notice: Notice,
+        losses: Losses,
+        prefixes: tuple[str, ...],
+        namespace: int | None = None,
+    ) -> None:
         self._post = post
         self._notice = notice
+        self._losses = losses
         self._prefixes = prefixes
-        self._route = NetlinkSocket.open(ROUTE, _GROUPS)
-        self._reader = NetlinkSocket.open(ROUTE)
-        self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,))
+        self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
+        self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
+        self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
         self.own_ports: set[int] = {0}
         """Netlink ports whose changes of routes, neighbours and tables are no news; 0 is the kernel's own doing."""
+        self.own_deletions: Container[int] = ()
+        """Indices of devices that we deleted ourselves (kernels before 6.2 tell no port then); kept by the engine."""
         self.links: dict[int, Link] = {}
         self.workload_links: dict[int, Link] = {}
         """Those whose name has a workload prefix."""
@@ -68,9 +101,18 @@ class Monitor:
         loop.add_reader(self._netfilter.fileno(), self._on_netfilter)
         self._post(self._read())
 
+    def addresses_of(self, index: int) -> frozenset[str]:
+        """A link's addresses."""
+        return frozenset(address.address for address in self.addresses if address.index == index)
+
+    @property
+    def dumps(self) -> int:
+        """How often the kernel was read."""
+        return self._reader.dumps
+
     def close(self) -> None:
         """Stops listening."""
-        loop = asyncio.get_running_loop()
+        loop = asyncio.get_event_loop()
         for socket in (self._route, self._netfilter):
             loop.remove_reader(socket.fileno())
             socket.close()
@@ -110,7 +152,7 @@ class Monitor:
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
             self._post(self._read())
-            for driver in ("links", "routes"):
+            for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
             return
         events = [event for packet in packets for event in self._events(packet)]
@@ -127,29 +169,44 @@ class Monitor:
                 yield from self._route_events(packet)
             case rtnetlink.NEW_NEIGHBOUR | rtnetlink.DELETE_NEIGHBOUR:
                 self._see_neighbour(packet)
+            case rtnetlink.NEW_NETWORK_CONFIGURATION:
+                self._see_configuration(packet)
 
     def _link_events(self, packet: Packet) -> Iterator[Event]:
         found = rtnetlink.parse_link(packet.body)
         if packet.kind == rtnetlink.DELETE_LINK:
-            if found.index not in self.links:
-                return
-            if found.name in DEVICES and packet.port not in self.own_ports - {0}:
-                self._notice("links", f"link {found.name} was deleted")
-            yield self._forget(found.index)
-            yield self._read_routes()
+            yield from self._link_gone(found, packet.port)
             return
         link = _link(found)
         old = self.links.get(link.index)
         if old == link:
             return
         yield self._keep(link)
-        if old is not None and old.up and not link.up:
-            yield from self._fallen(link)
+        if old is not None and old.up != link.up:
+            yield from self._turned(link)
 
-    def _fallen(self, link: Link) -> Iterator[Event]:
-        """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4."""
-        self._notice("routes", f"link {link.name} went down")
-        if link.index not in self.workload_links:
+    def _link_gone(self, found: rtnetlink.Link, port: int) -> Iterator[Event]:
+        if found.index not in self.links:
+            return
+        own = port in self.own_ports - {0} or found.index in self.own_deletions
+        if found.name in DEVICES and not own:
+            self._notice("links", f"link {found.name} was deleted")
+        workload = found.index in self.workload_links
+        yield self._forget(found.index)
+        if not workload:
+            yield self._read_routes()
+
+    def _turned(self, link: Link) -> Iterator[Event]:
+        """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4. Meanwhile they wait;
+        once it is up again they are to be written anew, even if both happened within one flush."""
+        workload = link.index in self.workload_links
+        if link.up:
+            self._losses.lost_routes(link.index)
+        elif workload:
+            self._losses.shaken(link)
+        elif link.name in DEVICES and link.index not in self.own_deletions:
+            self._notice("links", f"link {link.name} went down")
+        if not workload:
             yield self._read_routes()
 
     def _address_event(self, packet: Packet) -> Event:
@@ -161,6 +218,8 @@ class Monitor:
         link = self.links.get(address.index)
         if link is not None and link.name in DEVICES and packet.port not in self.own_ports:
             self._notice("links", f"address {address.address} was taken from {link.name}")
+        if address.index in self.workload_links:
+            self._losses.shaken(self.workload_links[address.index])
         return AddressGone(address)
 
     def _route_events(self, packet: Packet) -> Iterator[Event]:
@@ -177,10 +236,18 @@ class Monitor:
                 self._foreign.pop(key, None)
             yield ForeignRoutesRead(frozenset(self._foreign.values()))
         elif route.protocol in _OURS or (route.device in self.workload_links and route.kind == "unicast"):
-            if packet.port == 0 and route.protocol == rtnetlink.PROTOCOL_KERNEL:
+            if packet.port == 0:
+                self._kernels_own(packet.kind, route)
                 return
             verb = "written" if packet.kind == rtnetlink.NEW_ROUTE else "deleted"
             self._notice("routes", f"route {route.destination} was {verb} by somebody else")
+
+    def _kernels_own(self, kind: int, route: rtnetlink.Route) -> None:
+        """The kernel itself takes IPv6 routes away where their link goes down (then they wait) or an address that they
+        depend on goes."""
+        link = self.links.get(route.device or 0)
+        if kind == rtnetlink.DELETE_ROUTE and route.protocol in _OURS and link is not None and link.up:
+            self._losses.lost_route(RouteKey(route.table, route.destination, route.metric))
 
     def _see_neighbour(self, packet: Packet) -> None:
         if packet.port in self.own_ports:
@@ -189,6 +256,12 @@ class Monitor:
         link = self.links.get(entry.index)
         if link is not None and link.name in DEVICES:
             self._notice("links", f"a neighbour or forwarding entry of {link.name} was changed")
+
+    def _see_configuration(self, packet: Packet) -> None:
+        """Forwarding was switched for the whole namespace."""
+        found = rtnetlink.parse_network_configuration(packet.body)
+        if found.index == _ALL_LINKS and found.forwarding == 0:
+            self._notice("sysctls", f"IPv{found.family} forwarding was turned off")
 
     def _on_netfilter(self) -> None:
         try:
