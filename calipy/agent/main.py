@@ -36,10 +36,7 @@ from calipy.datastore.stores import Conflict, NotFound, Store, StoreError, Unava
 from calipy.explain import query
 from calipy.felix.calc.configuration import merge
 from calipy.felix.drivers.conntrack import Conntrack
-from calipy.felix.drivers.nftables import TableOwned
 from calipy.felix.engine import Engine
-from calipy.felix.objects import Owner, Put
-from calipy.felix.rules.statics import skeleton
 from calipy.ipam.allocator import Allocator
 from calipy.ipam.errors import IPAMError
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
@@ -113,7 +110,7 @@ class Agent:
 
     async def run(self) -> None:
         """Everything, without end."""
-        await self._guard()
+        await self.engine.guard()
         self.monitor.start()
         store = await self._open_store()
         await self._introduce(store)
@@ -145,23 +142,6 @@ class Agent:
             group.create_task(self._measure_lag())
 
     # --- start-up ---
-
-    async def _guard(self) -> None:
-        """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it."""
-        told = False
-        while True:
-            try:
-                fresh = not self.nftables.exists()
-                self.nftables.open()
-                break
-            except TableOwned as error:
-                if not told:
-                    log.error("%s", error.strerror)
-                    told = True
-                await asyncio.sleep(_RETRY_S)
-        if fresh:
-            owner = Owner("static", "skeleton")
-            self.nftables.apply(tuple(Put(owner, name, value) for name, value in skeleton(self.felix).items()))
 
     async def _open_store(self) -> Store:
         from calipy.datastore.sqlite import SQLiteStore

@@ -213,12 +213,14 @@ class Dataplane:
             if not outcome.resync and not (refused and area.driver.transactional):
                 area.ledger.landed(op for op in ops if op.name not in refused)
                 area.forget_retries()
+            for name in outcome.vanished:
+                area.ledger.vanished(name)
             for refusal in outcome.refusals:
                 self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}")
             if outcome.resync:
                 log.warning("%s: %s; reading the kernel anew", area.driver.name, outcome.resync)
                 area.stale, area.distrusted = outcome.resync, True
-            elif not refused:
+            elif not refused and not outcome.vanished:
                 return
         area.stale, area.distrusted = area.stale or "refused three times", True
         self._later(RETRY_FIRST_S, self._wake.set)
@@ -227,7 +229,8 @@ class Dataplane:
         """Reads now, or later if the last time is too near; what is wanted meanwhile is written on trust."""
         now = asyncio.get_running_loop().time()
         if now >= area.next_read:
-            area.next_read = now + RESYNC_EVERY_S
+            if area.reads:
+                area.next_read = now + RESYNC_EVERY_S
             await self._read(area)
         else:
             self._later(area.next_read - now, self._wake.set)
@@ -238,11 +241,17 @@ class Dataplane:
         believed = {op.name for op in area.ledger.pending()}
         found: Mapping[ObjectName, bytes] = {}
         area.reading = True
-        for step in area.driver.read():
-            if step is None:
-                await asyncio.sleep(0)
-            else:
-                found = step
+        try:
+            for step in area.driver.read():
+                if step is None:
+                    await asyncio.sleep(0)
+                else:
+                    found = step
+        except OSError as error:
+            log.error("%s: the kernel can't be read: %s; trying again", area.driver.name, error)
+            area.stale, area.distrusted, area.reading = reason, True, False
+            self._later(RESYNC_EVERY_S, self._wake.set)
+            return
         area.ledger.found(found, area.driver.leftover)
         area.reads, area.distrusted, area.reading = area.reads + 1, False, False
         foreign = {op.name for op in area.ledger.pending()} - believed

@@ -68,6 +68,7 @@ class VxlanDevice(Struct, frozen=True, gc=False, kw_only=True):
     parent: str
     mac: str
     mtu: int
+    up: bool = True
 
 
 class DeviceAddress(Struct, frozen=True, gc=False, kw_only=True):

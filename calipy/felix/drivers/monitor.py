@@ -50,6 +50,23 @@ Notice = Callable[[str, str], None]
 """Driver's name and what has happened to something of its: it must be read."""
 
 
+class OwnDevices(Protocol):
+    """What we have made of the tunnel devices, for what notifications don't say: whose doing it was."""
+
+    @property
+    def deleted(self) -> Container[int]:
+        """Indices of devices that we have deleted."""
+        ...
+
+    def looks(self, device: str, mtu: int, mac: str, up: bool) -> bool:
+        """True if we left the device so."""
+        ...
+
+    def forwards(self, device: str, mac: str, remote: str) -> bool:
+        """True if we have written that forwarding entry."""
+        ...
+
+
 class Losses(Protocol):
     """Who is to know of what the kernel took away by itself."""
 
@@ -74,25 +91,28 @@ class Monitor:
         post: Callable[[Sequence[Event]], object],
         notice: Notice,
         losses: Losses,
+        devices: OwnDevices,
         prefixes: tuple[str, ...],
         namespace: int | None = None,
     ) -> None:
         self._post = post
         self._notice = notice
         self._losses = losses
+        self._devices = devices
         self._prefixes = prefixes
         self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
         self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
         self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
         self.own_ports: set[int] = {0}
         """Netlink ports whose changes of routes, neighbours and tables are no news; 0 is the kernel's own doing."""
-        self.own_deletions: Container[int] = ()
-        """Indices of devices that we deleted ourselves (kernels before 6.2 tell no port then); kept by the engine."""
         self.links: dict[int, Link] = {}
         self.workload_links: dict[int, Link] = {}
         """Those whose name has a workload prefix."""
         self.addresses: set[LinkAddress] = set()
         self._foreign: dict[tuple[str, int], ForeignRoute] = {}
+        self._foreign_moved = False
+        self._reread = False
+        """True where the kernel may have dropped foreign routes without a word."""
 
     def start(self) -> None:
         """Reads links, addresses and routes, posts them, and goes on with notifications."""
@@ -136,7 +156,7 @@ class Monitor:
         return [*events, self._read_routes()]
 
     def _read_routes(self) -> ForeignRoutesRead:
-        self._foreign = {}
+        self._foreign, self._foreign_moved, self._reread = {}, False, False
         for family in (4, 6):
             for body in self._reader.dump(rtnetlink.dump_routes(family, MAIN_TABLE)):
                 route = rtnetlink.parse_route(body)
@@ -151,11 +171,14 @@ class Monitor:
             packets = self._route.receive()
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
+            self._route.discard()
             self._post(self._read())
             for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
             return
         events = [event for packet in packets for event in self._events(packet)]
+        if self._reread or self._foreign_moved:
+            events.append(self._read_routes() if self._reread else ForeignRoutesRead(frozenset(self._foreign.values())))
         if events:
             self._post(events)
 
@@ -166,7 +189,7 @@ class Monitor:
             case rtnetlink.NEW_ADDRESS | rtnetlink.DELETE_ADDRESS:
                 yield self._address_event(packet)
             case rtnetlink.NEW_ROUTE | rtnetlink.DELETE_ROUTE:
-                yield from self._route_events(packet)
+                self._see_route(packet)
             case rtnetlink.NEW_NEIGHBOUR | rtnetlink.DELETE_NEIGHBOUR:
                 self._see_neighbour(packet)
             case rtnetlink.NEW_NETWORK_CONFIGURATION:
@@ -183,20 +206,25 @@ class Monitor:
             return
         yield self._keep(link)
         if old is not None and old.up != link.up:
-            yield from self._turned(link)
+            self._turned(link)
+        if old is not None and link.name in DEVICES and not self._is_as_left(link):
+            self._notice("links", f"link {link.name} was changed")
+
+    def _is_as_left(self, link: Link) -> bool:
+        going = link.index in self._devices.deleted
+        return going or self._devices.looks(link.name, link.mtu, link.mac, link.up)
 
     def _link_gone(self, found: rtnetlink.Link, port: int) -> Iterator[Event]:
         if found.index not in self.links:
             return
-        own = port in self.own_ports - {0} or found.index in self.own_deletions
+        own = port in self.own_ports - {0} or found.index in self._devices.deleted
         if found.name in DEVICES and not own:
             self._notice("links", f"link {found.name} was deleted")
         workload = found.index in self.workload_links
         yield self._forget(found.index)
-        if not workload:
-            yield self._read_routes()
+        self._reread = self._reread or not workload
 
-    def _turned(self, link: Link) -> Iterator[Event]:
+    def _turned(self, link: Link) -> None:
         """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4. Meanwhile they wait;
         once it is up again they are to be written anew, even if both happened within one flush."""
         workload = link.index in self.workload_links
@@ -204,25 +232,22 @@ class Monitor:
             self._losses.lost_routes(link.index)
         elif workload:
             self._losses.shaken(link)
-        elif link.name in DEVICES and link.index not in self.own_deletions:
-            self._notice("links", f"link {link.name} went down")
-        if not workload:
-            yield self._read_routes()
+        self._reread = self._reread or not workload
 
     def _address_event(self, packet: Packet) -> Event:
         address = _address(rtnetlink.parse_address(packet.body))
+        link = self.links.get(address.index)
+        if link is not None and link.name in DEVICES and packet.port not in self.own_ports:
+            self._notice("links", f"address {address.address} of {link.name} was given or taken")
         if packet.kind == rtnetlink.NEW_ADDRESS:
             self.addresses.add(address)
             return AddressSeen(address)
         self.addresses.discard(address)
-        link = self.links.get(address.index)
-        if link is not None and link.name in DEVICES and packet.port not in self.own_ports:
-            self._notice("links", f"address {address.address} was taken from {link.name}")
         if address.index in self.workload_links:
             self._losses.shaken(self.workload_links[address.index])
         return AddressGone(address)
 
-    def _route_events(self, packet: Packet) -> Iterator[Event]:
+    def _see_route(self, packet: Packet) -> None:
         if packet.port in self.own_ports - {0}:
             return
         route = rtnetlink.parse_route(packet.body)
@@ -234,7 +259,7 @@ class Monitor:
                 self._foreign[key] = _foreign(route)
             else:
                 self._foreign.pop(key, None)
-            yield ForeignRoutesRead(frozenset(self._foreign.values()))
+            self._foreign_moved = True
         elif route.protocol in _OURS or (route.device in self.workload_links and route.kind == "unicast"):
             if packet.port == 0:
                 self._kernels_own(packet.kind, route)
@@ -250,11 +275,18 @@ class Monitor:
             self._losses.lost_route(RouteKey(route.table, route.destination, route.metric))
 
     def _see_neighbour(self, packet: Packet) -> None:
-        if packet.port in self.own_ports:
-            return
         entry = rtnetlink.parse_neighbour(packet.body)
         link = self.links.get(entry.index)
-        if link is not None and link.name in DEVICES:
+        if link is None or link.name not in DEVICES:
+            return
+        if entry.family == rtnetlink.AF_BRIDGE:
+            # The kernel tells nobody's port here: whether it is news is told by what we have written.
+            news = self._devices.forwards(link.name, entry.mac or "", entry.address or "") == (
+                packet.kind == rtnetlink.DELETE_NEIGHBOUR
+            )
+        else:
+            news = packet.port not in self.own_ports
+        if news:
             self._notice("links", f"a neighbour or forwarding entry of {link.name} was changed")
 
     def _see_configuration(self, packet: Packet) -> None:
@@ -267,6 +299,7 @@ class Monitor:
         try:
             packets = self._netfilter.receive()
         except Overrun:
+            self._netfilter.discard()
             self._notice("nftables", "notifications were lost")
             return
         for packet in packets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,13 +13,18 @@ import pytest
 from calipy.agent.joints import WorkloadLinks
 from calipy.cni import wiring
 from calipy.cni.wiring import Wiring
+from calipy.conversion.nodes import vxlan_mac
 from calipy.felix.calc.world import ResourceGone, ResourcePut
 from calipy.felix.engine import Engine
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink import rtnetlink as rt
 from calipy.netlink.socket import ROUTE, NetlinkSocket, inside
+from calipy.resources import nodes
+from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.felix_configurations import FelixConfiguration
+from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import Key, ObjectMeta, Resource
+from calipy.resources.nodes import Node
 
 
 class Pod:
@@ -34,13 +39,15 @@ class Pod:
 class FelixNode:
     """An engine at work in a namespace."""
 
-    def __init__(self, name: str, host: Any, make: Callable[[str], Any], thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, name: str, host: Any, make: Callable[[str], Any], thread: ThreadPoolExecutor, own_table: bool
+    ) -> None:
         self.name = name
         self.host = host
         self._make = make
         self._thread = thread
         self._cni = NetlinkSocket.open(ROUTE, namespace=host.fd)
-        self.engine = Engine(name, {}, thread, namespace=host.fd)
+        self.engine = Engine(name, {}, thread, namespace=host.fd, own_table=own_table)
         self.pods: dict[str, Pod] = {}
         self.stopped = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -54,10 +61,10 @@ class FelixNode:
     def _note(self, driver: str, reason: str) -> None:
         self.repaired[driver] += 1
 
-    def start(self, group: asyncio.TaskGroup) -> None:
+    async def start(self, group: asyncio.TaskGroup) -> None:
         """Everything, as the agent does once it is in sync."""
         engine = self.engine
-        engine.nftables.open()
+        await engine.guard()
         engine.monitor.start()
         self._tasks = [group.create_task(engine.calculator.run()), group.create_task(engine.dataplane.run())]
 
@@ -75,12 +82,13 @@ class FelixNode:
 
     async def put(self, *values: Resource) -> None:
         """New values from the store; returns when the kernel has what follows from them."""
-        events = [
-            ResourcePut(Key(type(value).__name__, value.metadata.name, value.metadata.namespace), value, 1)
-            for value in values
-        ]
-        await self.engine.calculator.post(events)
+        await self.post(values)
         await self.settled()
+
+    def post(self, values: Sequence[Resource]) -> asyncio.Future[int]:
+        """The same without waiting."""
+        keys = [Key(type(value).__name__, value.metadata.name, value.metadata.namespace) for value in values]
+        return self.engine.calculator.post([ResourcePut(k, value, 1) for k, value in zip(keys, values, strict=True)])
 
     async def gone(self, kind: str, name: str) -> None:
         """A value leaves the store."""
@@ -157,21 +165,60 @@ def _write(settings: Any) -> None:
             file.write(setting.value)
 
 
+class World:
+    """Objects as the store would hold them."""
+
+    @staticmethod
+    def node(name: str, ip: str, ip6: str = "", tunnel: str = "", tunnel6: str = "", **labels: str) -> Node:
+        """A Node as its agent annotates it; addresses with prefix length, tunnel addresses without."""
+        notes = {
+            nodes.IPV4_ADDRESS: ip,
+            nodes.IPV6_ADDRESS: ip6,
+            nodes.VXLAN_ADDRESS: tunnel,
+            nodes.VXLAN_V6_ADDRESS: tunnel6,
+            nodes.VXLAN_MAC: vxlan_mac(name, 4) if tunnel else "",
+            nodes.VXLAN_V6_MAC: vxlan_mac(name, 6) if tunnel6 else "",
+        }
+        annotations = {key: value for key, value in notes.items() if value}
+        return Node(metadata=ObjectMeta(name=name, annotations=annotations, labels=labels))
+
+    @staticmethod
+    def pool(name: str, cidr: str, **spec: Any) -> IPPool:
+        """A pool."""
+        return IPPool(metadata=ObjectMeta(name=name), spec=IPPoolSpec(cidr=cidr, **spec))
+
+    @staticmethod
+    def block(node: str, cidr: str) -> BlockAffinity:
+        """A confirmed block."""
+        name = f"{node}-{cidr}".translate(str.maketrans("./:", "---"))
+        spec = BlockAffinitySpec(cidr=cidr, node=node, state="confirmed")
+        return BlockAffinity(metadata=ObjectMeta(name=name), spec=spec)
+
+
+@pytest.fixture
+def world() -> World:
+    """Makers of the store's objects."""
+    return World()
+
+
 @pytest.fixture
 async def felix(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[..., Any]]:
     """A factory: `await felix("n1")` is a node whose first apply is done; `host=` takes a namespace that is there."""
-    nodes: list[FelixNode] = []
+    made: list[FelixNode] = []
     with ThreadPoolExecutor(1, "kernel") as thread:
         async with asyncio.TaskGroup() as group:
 
-            async def make(name: str, host: Any = None) -> FelixNode:
-                node = FelixNode(name, host or namespaces(name), namespaces, thread)
-                nodes.append(node)
-                node.start(group)
+            async def make(
+                name: str, host: Any = None, values: Sequence[Resource] = (), own_table: bool = True
+            ) -> FelixNode:
+                node = FelixNode(name, host or namespaces(name), namespaces, thread, own_table)
+                made.append(node)
+                node.post(values)
+                await node.start(group)
                 await asyncio.wait_for(node.engine.dataplane.first_apply.wait(), 10)
                 await node.settled()
                 return node
 
             yield make
-            for node in nodes:
+            for node in made:
                 node.stop()
