@@ -101,17 +101,14 @@ class WorkloadLinks:
 
     def shaken(self, link: Link) -> None:
         """Looks again in a moment."""
-        if link.index not in self._watched and self._endpoint(link) is not None:
+        if link.index not in self._watched and self._endpoints.behind(link) is not None:
             self._watched.add(link.index)
             asyncio.get_running_loop().call_later(_MOMENT_S, self._mend, link.index)
-
-    def _endpoint(self, link: Link) -> WorkloadEndpoint | None:
-        return next((found for found in self._endpoints.attached if found.interface == link.name), None)
 
     def _mend(self, index: int) -> None:
         self._watched.discard(index)
         link = self._links.get(index)
-        endpoint = self._endpoint(link) if link is not None else None
+        endpoint = self._endpoints.behind(link) if link is not None else None
         if link is None or endpoint is None:
             return
         plan = Wiring(
