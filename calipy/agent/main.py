@@ -123,6 +123,7 @@ class Agent:
         self.monitor.own_ports |= {route_socket.port, self.nftables.port}
         self.routes.workload_indices = self.monitor.workload_links
         self.endpoints = Endpoints(self.calculator, self.dataplane)
+        self.monitor.has_routes = self.endpoints.uses
         self.obstacle = "the agent is starting"
         self.repairs: Counter[str] = Counter()
 
