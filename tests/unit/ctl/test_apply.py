@@ -428,6 +428,33 @@ def test_files_folders_and_lists(ctl: Ctl, tmp_path: Path) -> None:
     assert ctl("apply", "-R", "-f", str(tmp_path / "d")).stdout.endswith("IPPool/b unchanged\nIPPool/c created\n")
 
 
+def test_members_that_are_null_count_as_absent(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    assert ctl("apply", "-f", "-", stdin=pool(more="  nodeSelector: null\n  blockSize: ~\n")).stderr == ""
+    assert stored(ip_pools.KIND, "a").value.spec.node_selector == "all()"
+
+
+def test_an_object_that_is_out_of_date_keeps_the_others_from_being_written(ctl: Ctl) -> None:
+    ctl("create", "-f", "-", stdin=pool("old", "10.200.0.0/16"))
+    stale = pool("old", "10.200.0.0/16").replace("name: old", "name: old\n  resourceVersion: '1'")
+    assert ctl("apply", "-f", "-", stdin=pool("new", "10.7.0.0/16") + "---\n" + stale).exit_code == 1
+    assert ctl("get", "ippools", "-o", "name").stdout == "ippool/old\n"
+
+
+def test_objects_of_the_core_group_keep_the_fields_that_are_not_given(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    node = "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: %s}"
+    ctl("apply", "-f", "-", stdin=node % "{podCIDRs: [10.9.0.0/24], providerID: x}")
+    assert ctl("apply", "-f", "-", stdin=node % "{providerID: y}").stdout == "Node/n1 configured\n"
+    assert stored(nodes.KIND, "n1").value.spec.pod_cidrs == ("10.9.0.0/24",)
+
+
+def test_annotations_of_calicos_node_are_kept(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    metadata = "{name: n1, labels: {rack: r1}, annotations: {a: b}}"
+    text = f"{{apiVersion: projectcalico.org/v3, kind: Node, metadata: {metadata}, spec: {{bgp: {{asNumber: 7}}}}}}"
+    assert ctl("apply", "-f", "-", stdin=text).exit_code == 0
+    found = stored(nodes.KIND, "n1").value.metadata
+    assert (found.labels, found.annotations) == ({"rack": "r1"}, {"a": "b", nodes.AS_NUMBER: "7"})
+
+
 def test_a_file_that_is_not_there_is_named(ctl: Ctl) -> None:
     result = ctl("apply", "-f", "/nowhere.yaml")
     assert (result.exit_code, result.stderr) == (1, "error: /nowhere.yaml: No such file or directory\n")

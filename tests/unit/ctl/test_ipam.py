@@ -176,3 +176,18 @@ def test_show_one_address(ctl: Ctl, given: dict[str, str]) -> None:
 def test_show_the_configuration(ctl: Ctl, given: dict[str, str]) -> None:
     rows = dict(row.split() for row in ctl("ipam", "show", "--show-configuration").stdout.splitlines())
     assert (rows["StrictAffinity"], rows["AutoAllocateBlocks"], rows["MaxBlocksPerHost"]) == ("false", "true", "0")
+
+
+def test_a_deleted_pool_gives_its_empty_blocks_up_and_says_what_is_in_use(ctl: Ctl, given: dict[str, str]) -> None:
+    claim = ctl("get", "blockaffinities", "-o", "name").stdout
+    said = ctl("delete", "ippool", "main").stdout
+    assert said == "IPPool/main deleted; 1 of its blocks are in use, and go with their last address\n"
+    assert ctl("get", "blockaffinities", "-o", "name").stdout == claim
+
+
+def test_a_deleted_pool_without_addresses_leaves_nothing(ctl: Ctl, given: dict[str, str]) -> None:
+    for name in ("a", "b", "c"):
+        ctl("ipam", "release", "--force", "--ip", given[name])
+    assert ctl("get", "blockaffinities,ipamblocks", "-o", "name").stdout.count("\n") == 2
+    assert ctl("delete", "ippool", "main").stdout == "IPPool/main deleted\n"
+    assert ctl("get", "blockaffinities,ipamblocks,ipamhandles", "-o", "name").stdout == ""
