@@ -218,6 +218,16 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "a mistyped parameter of Felix, and one out of range",
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
+        "spec: {vxlanMtu: 1400, vxlanPort: 70000}\n",
+        [
+            "error: standard input, document 1: FelixConfiguration/default is refused:",
+            "  spec.vxlanMtu 1400: is not a parameter; did you mean vxlanMTU?",
+            "  spec.vxlanPort 70000: is not allowed; write ",
+        ],
+    ),
+    (
         "every document is judged",
         pool(cidr="10.1.2.0/16") + "---\n" + pool("b", "10.9.0.0/16") + "---\n" + pool("c", "no"),
         [
