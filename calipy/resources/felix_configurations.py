@@ -521,13 +521,20 @@ def problems(configuration: FelixConfiguration) -> Iterator[Problem]:
             continue
         parameter = PARAMETERS.get(field)
         if parameter is None:
-            yield Problem(f"spec.{field}", value, "is not a parameter", "see the list of FelixConfiguration's fields")
+            yield Problem(f"spec.{field}", value, "is not a parameter", _meant(field))
         elif parameter.effect and value not in _UNSET:
             try:
                 parse_field(parameter, value)
             except ValueError as error:
                 yield Problem(f"spec.{field}", value, "is not allowed", f"write {error}")
     yield from _selector_problems(configuration, named)
+
+
+def _meant(field: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(field, PARAMETERS, n=1)
+    return f"did you mean {near[0]}?" if near else "see the list of FelixConfiguration's fields"
 
 
 def _selector_problems(configuration: FelixConfiguration, named: bool) -> Iterator[Problem]:

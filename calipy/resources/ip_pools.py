@@ -181,9 +181,8 @@ def _age(pool: IPPool) -> tuple[str, str]:
 
 
 def _overlap(one: IPPool, other: IPPool) -> bool:
-    return one.family == other.family and ipaddress.ip_network(one.spec.cidr).overlaps(
-        ipaddress.ip_network(other.spec.cidr)
-    )
+    mine, theirs = _network(one), _network(other)
+    return mine is not None and theirs is not None and mine.version == theirs.version and mine.overlaps(theirs)
 
 
 def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:

@@ -182,7 +182,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "default",
         {"healthPrt": 1},
-        ["spec.healthPrt: 1: is not a parameter; see the list of FelixConfiguration's fields"],
+        ["spec.healthPrt: 1: is not a parameter; did you mean healthPort?"],
     ),
     ("default", {"healthEnabled": "true"}, ["spec.healthEnabled: 'true': is not allowed; write true or false"]),
     ("default", {"healthEnabled": 1}, ["spec.healthEnabled: 1: is not allowed; write true or false"]),
