@@ -144,6 +144,8 @@ class Machine:
         """The id, as the host sees it, of the process that listens on the control socket (unix(7), SO_PEERCRED)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
             control.connect(str(self._control))
+            control.sendall(b'{"do": "status"}\n')
+            control.recv(1)  # the answer shows that it serves; without a question it would complain in its log
             pid, _, _ = struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         assert isinstance(pid, int)
         return pid
