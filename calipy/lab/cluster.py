@@ -132,8 +132,8 @@ class Lab:
         """The cable between tor and a machine that was switched on, and what belongs to its own end."""
         machine = self.machines[host.name]
         await _ip(self.machines[TOR], topology.cable(host, machine.pid), outer=True)
-        if host.name in self.nodes:
-            await _set_sysctls(machine, topology.forwarding(self.plan))
+        routing = topology.forwarding(self.plan) if host.name in self.nodes else ()
+        await _set_sysctls(machine, (*routing, *topology.prompt(self.plan, topology.UPLINK)))
         await _ip(machine, topology.host_links(self.plan, host))
 
     async def unplug(self, name: str) -> None:
@@ -273,7 +273,7 @@ async def _build(lab: Lab, steps: Steps) -> None:
     async with steps.step(f"{len(lab.machines)} machines"):
         await together(machine.start() for machine in lab.machines.values())
     async with steps.step("cables and addresses"):
-        await _set_sysctls(lab.machines[TOR], topology.forwarding(plan))
+        await _set_sysctls(lab.machines[TOR], (*topology.forwarding(plan), *topology.prompt(plan, "default")))
         await _ip(lab.machines[TOR], topology.tor_links(plan))
         await together(lab.plug(host) for host in hosts)
     async with steps.step("top-of-rack switch (BIRD), Node and BGPPeer objects"):

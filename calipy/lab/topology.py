@@ -36,7 +36,7 @@ VXLAN_MODES: Final[Mapping[Encapsulation, Literal["Never", "Always", "CrossSubne
     "vxlan": "Always",
     "vxlan-crosssubnet": "CrossSubnet",
 }
-_POOLS: Final = {4: "10.244.0.0/16", 6: "fd00:10:244::/56"}
+_POOLS: Final = {4: "10.244.0.0/16", 6: "fd00:10:244::/112"}
 _LENGTHS: Final = {4: 24, 6: 64}
 
 
@@ -197,6 +197,12 @@ def forwarding(plan: Plan) -> tuple[str, ...]:
     """The sysctls by which a machine routes, as kubeadm wants them of a node."""
     names = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
     return tuple(f"{names[family]}=1" for family in plan.versions)
+
+
+def prompt(plan: Plan, scope: str) -> tuple[str, ...]:
+    """The sysctl by which a link (`default`: all that are made later) has its link-local address at once, without the
+    seconds of duplicate address detection: nothing else on these segments takes one."""
+    return (f"net.ipv6.conf.{scope}.accept_dad=0",) if 6 in plan.versions else ()
 
 
 # --- tor's BIRD ---
