@@ -28,7 +28,11 @@ class Failures(Exception):
         super().__init__("; ".join(map(str, self.failures)))
 
 
-_SPEAKING = (Failure, StoreError, SettingError)
+class Told(Exception):
+    """A failure below that has said all by itself already: told as it is."""
+
+
+_SPEAKING = (Failure, Told, StoreError, SettingError)
 """Errors whose message names object, reason and remedy."""
 
 

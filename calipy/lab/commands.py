@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from calipy.console.commands import Program, output_option, run
-from calipy.console.failures import Failure
+from calipy.console.failures import Failure, Told
 from calipy.console.formats import Output
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
@@ -48,7 +48,7 @@ def _do(work: Coroutine[Any, Any, T]) -> T:
     try:
         return run(cancellable())
     except (MachineError, CniFailure, Unanswered) as error:
-        raise click.ClickException(str(error)) from error
+        raise Told(str(error)) from error
 
 
 def _lab() -> Lab:
@@ -57,11 +57,6 @@ def _lab() -> Lab:
 
 def _folder() -> Path:
     return cluster.folder_from(os.environ)
-
-
-def _node(lab: Lab, name: str, part: str | None = None) -> None:
-    """Refuses what is no node of the lab."""
-    lab.node(name)
 
 
 PARTS = click.Choice([AGENT, BGP])
@@ -166,6 +161,8 @@ def delete(name: str, namespace: str) -> None:
 def execute(name: str, command: Sequence[str]) -> None:
     """Run a command in a pod, or on a machine (n1, tor, outside)."""
     lab = _lab()
+    if command[0] == "--":
+        command = command[1:]
     if name in lab.machines:
         argv = lab.machines[name].inside(*command) if name not in lab.nodes else lab.need_power(name).inside(*command)
     else:

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from calipy.console.failures import Failure
 from calipy.console.progress import Steps, duration
 from calipy.console.tables import Column, Part, Table, show_parts
 from calipy.explain.report import RouteReport
 from calipy.lab import cluster, pods, views
 from calipy.lab.cluster import Lab, together
+from calipy.lab.convergence import carried, reaches
 from calipy.lab.pods import Listen, Wish
-from calipy.lab.reachability import Probe, matrix
+from calipy.lab.reachability import Probe
 from calipy.lab.topology import Plan
 
-_CONVERGED_S: Final = 15.0
 _SHOWN: Final = "n1"
 """The node whose routes are shown."""
 
@@ -51,13 +50,14 @@ async def _show_all(lab: Lab, steps: Steps, out: TextIO) -> bool:
     async with steps.step("two pods on each node, by the CNI forwarder"), lab.store() as store:
         await together(pods.add(lab, store, wish) for wish in wishes)
     async with steps.step("who reaches whom, routed without encapsulation"):
-        routed = await converged(lab)
+        await carried(lab, "none")
+        routed = await reaches(lab)
     await _tables(lab, steps, routed, out)
     async with steps.step("the pools changed to vxlan-crosssubnet while pods run"):
         await lab.encapsulate("vxlan-crosssubnet")
-        await together(_encapsulated(lab, node) for node in lab.nodes)
+        await carried(lab, "vxlan-crosssubnet")
     async with steps.step("who reaches whom, by vxlan-crosssubnet"):
-        encapsulated = await converged(lab)
+        encapsulated = await reaches(lab)
     print(file=out)
     show_parts([_matrix("vxlan-crosssubnet", encapsulated), await _routes(lab)], "table", stream=out)
     _complain((*routed, *encapsulated), out)
@@ -103,37 +103,3 @@ def _complain(probes: Sequence[Probe], out: TextIO) -> None:
     for probe in probes:
         if probe.complaint:
             print(probe.complaint, file=out)
-
-
-async def converged(lab: Lab, timeout_s: float = _CONVERGED_S) -> tuple[Probe, ...]:
-    """The matrix once it is complete, or as it is when the time is up."""
-    found: tuple[Probe, ...] = ()
-
-    async def complete() -> bool | str:
-        nonlocal found
-        found = await matrix(lab, patience_s=1.0)
-        return all(probe.good for probe in found)
-
-    try:
-        await cluster.eventually(complete, "reachability", timeout_s)
-    except Failure:
-        return found
-    return found
-
-
-async def _encapsulated(lab: Lab, name: str) -> None:
-    """Waits until the routes of a node to all others' blocks are VXLAN's."""
-    racks = {other: host.segment == lab.nodes[name].segment for other, host in lab.nodes.items() if other != name}
-    wanted = {
-        (f"{'vxlan-same-subnet' if near else 'vxlan'} {other}", family)
-        for other, near in racks.items()
-        for family in lab.plan.versions
-    }
-
-    async def done() -> bool | str:
-        routes = await lab.ask(name, "routes", tuple[RouteReport, ...])
-        there = {(route.origin, 6 if ":" in route.prefix else 4) for route in routes if route.state == "in force"}
-        missing = sorted(f"{origin} (IPv{family})" for origin, family in wanted - there)
-        return f"no route of {', '.join(missing)} is in force" if missing else True
-
-    await cluster.eventually(done, f"node {name}")

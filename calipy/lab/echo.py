@@ -1,5 +1,5 @@
-"""Sends back what it receives, on TCP and UDP ports: `python -S -E echo.py TCP/80 UDP/53`. Standard library only; one
-of it runs in each pod that listens."""
+"""Sends back what it receives, on TCP and UDP ports: `python -S -E echo.py TCP/80 UDP/53`. Prints LISTENS once it does.
+Standard library only; one of it runs in each pod that listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 
+LISTENS = "listens"
 _MOST = 65536
 
 
@@ -60,6 +61,7 @@ def main() -> None:
     ]
     for thread in threads:
         thread.start()
+    print(LISTENS, flush=True)
     for thread in threads:
         thread.join()
 

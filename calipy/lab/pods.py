@@ -18,7 +18,8 @@ from msgspec import Struct, structs
 
 from calipy.console.failures import Failure
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store
-from calipy.lab.cluster import Lab, together
+from calipy.lab import echo
+from calipy.lab.cluster import Lab, eventually, together
 from calipy.lab.machines import Machine, MachineError
 from calipy.lab.runner import CniFailure
 from calipy.resources import namespaces, pods
@@ -31,7 +32,6 @@ _NAMESPACE: Final = re.compile(_LABEL)
 _POD: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _POD_MOST: Final = 253
 _LISTEN: Final = re.compile(r"(TCP|UDP)/([1-9][0-9]{0,4})")
-_ECHO: Final = str(Path(__file__).with_name("echo.py"))
 _ATTEMPTS: Final = 20
 
 
@@ -149,8 +149,7 @@ async def add(lab: Lab, store: Store, wish: Wish) -> Sandbox:
         )  # fmt: skip
         pod = structs.replace(pod, addresses=added.addresses)
         if pod.listens:
-            inside = ("ip", "netns", "exec", pod.netns, sys.executable, "-S", "-E", _ECHO)
-            await machine.spawn(pod.process, [*inside, *map(str, pod.listens)])
+            await _listen(machine, pod)
         await _report_running(store, pod)
         _remember(lab, pod)
     except BaseException as failure:
@@ -215,6 +214,20 @@ async def _ensure_namespace(store: Store, name: str) -> None:
         await store.create(namespaces.KIND, Namespace(metadata=metadata))
     except Exists:
         return
+
+
+async def _listen(machine: Machine, pod: Sandbox) -> None:
+    """Starts a pod's echo process, and waits until it listens."""
+    process = machine.process(pod.process)
+    process.log.unlink(missing_ok=True)
+    inside = ("ip", "netns", "exec", pod.netns, sys.executable, "-S", "-E", echo.__file__)
+    await machine.spawn(pod.process, [*inside, *map(str, pod.listens)])
+
+    async def listens() -> bool | str:
+        said = process.log.read_text(errors="replace").strip()
+        return said == echo.LISTENS or said
+
+    await eventually(listens, f"pod {pod}: its echo process")
 
 
 async def _report_running(store: Store, pod: Sandbox) -> None:
