@@ -95,4 +95,3 @@ class Channel:
     @staticmethod
     def _unasked(line: bytes) -> None:
         """An answer's words that nobody wants: `reload in progress`."""
-

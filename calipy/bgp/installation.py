@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from calipy.bgp.exabgp_config import environment
 
@@ -27,21 +28,21 @@ async def install(path: Path, text: str, secrets: Iterable[str] = ()) -> None:
     OSError; then `path` stays as it was. What ExaBGP says of it is told on without the `secrets`."""
     fresh = path.with_name(path.name + ".new")
     try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
+        _write(fresh, text)
         await _validate(fresh, tuple(secrets))
         fresh.rename(path)
     finally:
         fresh.unlink(missing_ok=True)
 
 
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 async def _validate(path: Path, secrets: tuple[str, ...]) -> None:
     with tempfile.TemporaryFile() as said:
-        # Not asyncio's: that takes a thread for each child.
-        child = subprocess.Popen(
-            [sys.executable, "-m", "exabgp", "validate", str(path)],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **environment()},
-        )  # fmt: skip
+        child = _validator(path, said)
         try:
             async with asyncio.timeout(VALIDATION_TIMEOUT_S):
                 await _ended(child.pid)
@@ -56,13 +57,20 @@ async def _validate(path: Path, secrets: tuple[str, ...]) -> None:
             raise Rejected(words or f"exabgp validate ended with status {status}")
 
 
+def _validator(path: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Not asyncio's kind of child: each of those takes a thread to wait for it."""
+    command = [sys.executable, "-m", "exabgp", "validate", str(path)]
+    variables = {**os.environ, **environment()}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=variables)
+
+
 async def _ended(pid: int) -> None:
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    ended = asyncio.Event()
     descriptor = os.pidfd_open(pid)
     try:
-        loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
-        await ended
+        loop.add_reader(descriptor, ended.set)
+        await ended.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)

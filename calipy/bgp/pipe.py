@@ -76,9 +76,7 @@ class Pipe:
             poller.register(self._sink, select.POLLOUT)
         if self._agent is not None:
             room = self._open and len(self._to_exabgp) < _TO_EXABGP_MOST
-            poller.register(
-                self._agent, (select.POLLIN if room else 0) | (select.POLLOUT if self._to_agent else 0)
-            )
+            poller.register(self._agent, (select.POLLIN if room else 0) | (select.POLLOUT if self._to_agent else 0))
         wake_s = self._ask_s if self._agent is not None else min(self._ask_s, self._connect_s)
         poller.poll(max(0.0, wake_s - time.monotonic()) * 1000)
         try:

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from calipy.bgp import exabgp_config, installation
 from calipy.bgp.channel import Channel, Gone, Refused
 from calipy.bgp.messages import (
     SHOW_NEIGHBORS,
+    SHOW_RECEIVED,
+    SHOW_TOLD,
     Down,
     EndOfRib,
     Message,
@@ -281,16 +282,17 @@ class Session:
 
         def incoming(line: bytes) -> None:
             update = decode_route(line)
-            if update.peer in self._standings.up():
+            if update is not None and update.peer in self._standings.up():
                 self._moved.update(self._rib.take(update, time.monotonic()))
 
         def outgoing(line: bytes) -> None:
             update = decode_route(line)
-            self._outbox.found(update.peer, [path.prefix for path in update.announced])
+            if update is not None:
+                self._outbox.found(update.peer, [path.prefix for path in update.announced])
 
         await channel.ask(SHOW_NEIGHBORS, neighbors)
-        await channel.ask("show adj-rib in json", incoming)
-        await channel.ask("show adj-rib out json", outgoing)
+        await channel.ask(SHOW_RECEIVED, incoming)
+        await channel.ask(SHOW_TOLD, outgoing)
         now_s = time.monotonic()
         for address in (continuing | self._ended) & self._standings.up():
             self._take(EndOfRib(peer=address, family=_family(address)), now_s)
@@ -327,7 +329,7 @@ class Session:
                 as_number=neighbor.as_number,
                 hold_time_s=configured.hold_time_s,
                 restart_time_s=configured.restart_time_s if neighbor.graceful_restart else None,
-                families_kept=frozenset({family}),
+                families_kept=(family,),
             )
             self._moved |= self._rib.take(opened, now_s)
         self._moved |= self._rib.take(Up(peer=neighbor.peer, router_id=""), now_s)

@@ -51,7 +51,7 @@ def liveness_command(folder: Path) -> tuple[str, ...]:
     """Ends with status 0 while ExaBGP and its pipe give signs of life, and before ExaBGP was ever started. It costs a
     shell (1 ms), not an interpreter."""
     script = (
-        f"sign={shlex.quote(str(folder / ALIVE))}; [ -e \"$sign\" ] || exit 0; "
+        f'sign={shlex.quote(str(folder / ALIVE))}; [ -e "$sign" ] || exit 0; '
         'read -r at limit < "$sign" && read -r now rest < /proc/uptime && '
         '[ $((${now%.*} - ${at%.*})) -le "$limit" ]'
     )

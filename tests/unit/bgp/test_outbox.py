@@ -97,7 +97,9 @@ class ExaBGP:
 SETS = st.dictionaries(
     st.sampled_from(PEERS),
     st.lists(st.sampled_from(PREFIXES), unique=True).flatmap(
-        lambda prefixes: st.tuples(*(st.builds(announcement, st.just(p), st.sampled_from([1024, 1000])) for p in prefixes))
+        lambda prefixes: st.tuples(
+            *(st.builds(announcement, st.just(p), st.sampled_from([1024, 1000])) for p in prefixes)
+        )
     ),
 )
 STEPS = st.lists(
