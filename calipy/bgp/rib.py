@@ -27,23 +27,18 @@ hand, and a metric beyond would be one that no Calico node uses."""
 _GREATEST = 2**31 - 1
 _ORIGINS = ("igp", "egp", "incomplete")
 
-_SILENT_ENDS = frozenset(
-    {
-        # The other side's end, or a broken connection.
-        "closing connection",
-        # Our own ExaBGP re-opens the session: its settings were changed, or it was told to.
-        "graceful restarted negotiated, closing without sending any notification",
-        # Our own ExaBGP ends.
-        "stop, message [shutting down]",
-    }
-)
-"""ExaBGP's reasons of `down` that stand for the end of a connection without a NOTIFICATION."""
+_LOST = "closing connection"
+"""ExaBGP's reason of `down` for a connection that broke, or that the peer closed without a NOTIFICATION."""
+_SHUTTING_DOWN = "stop, message [shutting down]"
+_OWN_ENDS = frozenset({"graceful restarted negotiated, closing without sending any notification", _SHUTTING_DOWN})
+"""The reasons for which our own ExaBGP closes a connection without a NOTIFICATION: new settings of the peer, a teardown
+by command, its own end."""
 
 
 class _State:
     """One peer."""
 
-    __slots__ = ("deadline_s", "ended", "keeps", "paths", "peer", "restart_s", "stale", "up", "we_restart")
+    __slots__ = ("deadline_s", "ended", "keeps", "ours", "paths", "peer", "restart_s", "stale", "up")
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -57,8 +52,8 @@ class _State:
         self.up = False
         self.ended = False
         """It has sent End-of-RIB since this Rib exists."""
-        self.we_restart = False
-        """It is our own ExaBGP that went away: the F bit of the peer says nothing about these stale paths."""
+        self.ours = False
+        """The stale paths are from a session that our own ExaBGP ended: the peer's F bit says nothing about them."""
 
 
 class Rib:
@@ -163,7 +158,7 @@ class Rib:
         state.up = True
         if not state.stale:
             return frozenset()
-        if not state.we_restart and not (state.restart_s and state.keeps):
+        if not state.ours and not (state.restart_s and state.keeps):
             # RFC 4724 4.2: the peer says that it lost its forwarding state, so what it had said before is void.
             return self._drop_stale(state)
         # A bound to the wait for End-of-RIB; a second end of the session doesn't get here again with the same paths.
@@ -178,21 +173,19 @@ class Rib:
         # RFC 4724 4.2: a path that was stale already must not survive a second end of the session.
         moved = self._drop_stale(state)
         seconds = min(state.restart_s, state.peer.restart_time_s) and state.restart_s
-        if reason in _SILENT_ENDS and seconds:
-            self._keep(state, now_s + seconds)
-            return moved
-        return moved | self._drop(state)
+        if not seconds or not (reason == _LOST or reason in _OWN_ENDS):
+            return moved | self._drop(state)
+        state.stale = set(state.paths)
+        state.deadline_s = now_s + seconds if state.stale else None
+        state.ours = reason in _OWN_ENDS
+        return moved
 
     def _shut_down(self, now_s: float) -> frozenset[str]:
         moved: frozenset[str] = frozenset()
         for state in self._states.values():
-            moved |= self._down(state, "stop, message [shutting down]", now_s)
-            state.we_restart = bool(state.stale)
+            moved |= self._down(state, _SHUTTING_DOWN, now_s)
+            state.ours = bool(state.stale)
         return moved
-
-    def _keep(self, state: _State, until_s: float) -> None:
-        state.stale = set(state.paths)
-        state.deadline_s = until_s if state.stale else None
 
     def _update(self, state: _State, update: Updated) -> frozenset[str]:
         moved = self._remove(state, update.withdrawn)
@@ -206,12 +199,12 @@ class Rib:
 
     def _drop_stale(self, state: _State) -> frozenset[str]:
         moved = self._remove(state, tuple(state.stale))
-        state.deadline_s, state.we_restart = None, False
+        state.deadline_s, state.ours = None, False
         return frozenset(moved)
 
     def _drop(self, state: _State) -> frozenset[str]:
         moved = self._remove(state, tuple(state.paths))
-        state.deadline_s, state.we_restart = None, False
+        state.deadline_s, state.ours = None, False
         return frozenset(moved)
 
     def _remove(self, state: _State, prefixes: Iterable[str]) -> set[str]:

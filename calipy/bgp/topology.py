@@ -250,7 +250,7 @@ def _session(view: _View, peer: BGPPeer, kind: str, end: _End, lines: list[str])
         return None
     if end.address == local:
         return None
-    lines.extend(f"{name}: {problem}" for problem in _not_followed(spec))
+    lines.extend(f"{name}: {problem}" for problem in _not_followed(spec, end))
     keepalive = _seconds(name, "keepaliveTime", spec.keepalive_time, lines)
     restart = _seconds(name, "maxRestartTime", spec.max_restart_time, lines)
     return Peer(
@@ -263,7 +263,7 @@ def _session(view: _View, peer: BGPPeer, kind: str, end: _End, lines: list[str])
         passive=bool(end.node) and end.address > local,
         hold_time_s=view.hold_time_s if keepalive is None else min(max(3, 3 * keepalive), _MOST_HOLD_S),
         restart_time_s=_restart_time(name, "maxRestartTime", restart, lines),
-        ttl_security=spec.ttl_security or 0,
+        ttl_security=0 if end.node else spec.ttl_security or 0,
         password=spec.password.secret_key_ref if spec.password else None,
         next_hop_mode=_next_hop_mode(spec),
         reachable_by=spec.reachable_by,
@@ -273,7 +273,11 @@ def _session(view: _View, peer: BGPPeer, kind: str, end: _End, lines: list[str])
     )
 
 
-def _not_followed(spec: BGPPeerSpec) -> Iterator[Problem]:
+def _not_followed(spec: BGPPeerSpec, end: _End) -> Iterator[Problem]:
+    if spec.ttl_security and end.node:
+        # Measured: the kernel answers for ExaBGP's listening socket with TTL 64, which the connecting side then drops.
+        reason = f"doesn't work between nodes ({end.node}); the session runs without it"
+        yield Problem("spec.ttlSecurity", spec.ttl_security, reason, "leave it out, or set a password")
     if spec.source_address == "None":
         reason = "ExaBGP listens on an address that it is told; the node's is used"
         yield Problem("spec.sourceAddress", "None", reason, "write UseNodeIP")
