@@ -24,6 +24,21 @@ def agent(log_level: str | None, log_format: str | None) -> None:
     sys.exit(run(log_level, log_format))
 
 
+@calipy.command()
+def bgp() -> None:
+    """Run ExaBGP as this node's agent configures it (CALIPY_RUN_DIR: where they meet)."""
+    import os
+
+    from calipy.bgp.sidecar import run
+    from calipy.settings import SettingError, read
+
+    try:
+        folder = read(os.environ).run_folder
+    except SettingError as error:
+        sys.exit(f"calipy bgp: {error}")
+    run(folder)
+
+
 @calipy.command("install-cni")
 @click.argument("folder", default="/opt/cni/bin")
 @click.option("--forwarder", default="", help="the built forwarder; default: the one that came with this program")
