@@ -21,6 +21,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from msgspec import Struct, structs
 
+from calipy.bgp import sidecar
 from calipy.console.failures import Failure
 from calipy.console.progress import Steps
 from calipy.datastore.sqlite import SQLiteStore
@@ -30,6 +31,7 @@ from calipy.explain.report import NodeReport, SessionReport
 from calipy.lab import topology
 from calipy.lab.executions import execute
 from calipy.lab.machines import Machine, MachineError, Process
+from calipy.lab.processes import Liveness
 from calipy.lab.runner import Runtime
 from calipy.lab.topology import TOR, Encapsulation, Host, Plan
 from calipy.resources import bgp_peers, ip_pools, nodes
@@ -40,6 +42,8 @@ Part = Literal["agent", "bgp"]
 READY_TIMEOUT_S: Final = 30.0
 _LOOK_S: Final = 0.05
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LIVENESS: Final = Liveness(sidecar.liveness_command(Path("/run/calipy")), period_s=1.0, timeout_s=1.0, failures=2)
+"""As a kubelet's probe of the BGP sidecar."""
 T = TypeVar("T")
 
 
@@ -147,6 +151,7 @@ class Lab:
         await machine.run(*_calipy("install-cni"), env=environment)
         environment |= topology.agent_environment(self.plan, self.nodes[name])
         await machine.spawn(AGENT, _calipy("agent"), environment)
+        await machine.spawn(BGP, _calipy("bgp"), environment, liveness=_LIVENESS)
 
     async def power_off(self, name: str) -> None:
         """A power cut. What the node's folders hold stays."""

@@ -31,7 +31,9 @@ _HEADERS: Final = {4: 28, 6: 48}
 """IP and UDP."""
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 # linux/in.h and linux/in6.h; Python has no names for these
-_IP_MTU_DISCOVER, _IP_MTU, _IPV6_MTU_DISCOVER, _IPV6_MTU, _PMTUDISC_DO = 10, 14, 23, 24, 2
+_IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU = 10, 11, 14
+_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR = 23, 24, 25
+_PMTUDISC_DO = 2
 
 
 class Place(Struct, frozen=True, gc=False, kw_only=True):
@@ -188,6 +190,21 @@ def _forbid_fragments(made: socket.socket, family: int) -> None:
         made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
 
 
+def _hear_errors(made: socket.socket, family: int) -> None:
+    """ICMP's errors, those too that a datagram socket isn't told of by itself (ip(7), IP_RECVERR)."""
+    if family == 4:
+        made.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def _drop_errors(made: socket.socket) -> None:
+    """Empties the queue of errors: as long as there is one, the socket counts as readable."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            made.recvmsg(_MOST, 512, socket.MSG_ERRQUEUE)
+
+
 def _path_mtu(made: socket.socket, family: int) -> int:
     """As the kernel knows it now (ip(7), IP_MTU)."""
     if family == 4:
@@ -228,6 +245,7 @@ async def _exchange(
     refusal = ""
     waits = iter(_RESEND_S)
     _forbid_fragments(made, family)
+    _hear_errors(made, family)
     while (left_s := begun_s + patience_s - loop.time()) > 0:
         wait_s = min(next(waits, _RESEND_S[-1]), left_s)
         try:
@@ -240,5 +258,6 @@ async def _exchange(
             continue
         except OSError as error:
             refusal = str(error.strerror)
+            _drop_errors(made)
             await asyncio.sleep(wait_s)
     return None, refusal or f"no answer in {patience_s:g} s", loop.time() - begun_s
