@@ -12,6 +12,7 @@ from calipy.felix.objects import Owner
 from calipy.felix.plans import route_owner
 from calipy.felix.rules.compile import endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.links import Link
 from calipy.model.routes import MAIN_TABLE, RouteKey
 
 
@@ -46,6 +47,10 @@ class Endpoints:
     def current(self, id_: EndpointId) -> WorkloadEndpoint | None:
         """What is attached under an identity."""
         return self._attached.get(id_)
+
+    def uses(self, link: Link) -> bool:
+        """Whether a link is an endpoint's, and not that of an earlier container with the same name for its link."""
+        return any(e.interface == link.name and e.container_id == link.alias for e in self._attached.values())
 
     async def add(self, endpoint: WorkloadEndpoint) -> None:
         """Returns when the endpoint's chains, dispatch entries and sets are in the kernel. Raises Refused."""

@@ -59,6 +59,9 @@ class Monitor:
         self.workload_links: dict[int, Link] = {}
         """Those whose name has a workload prefix."""
         self.addresses: set[LinkAddress] = set()
+        self.has_routes: Callable[[Link], bool] = lambda link: True
+        """Whether a workload's link has routes of ours that are lost when it goes down. One that is about to be deleted
+        has none left."""
         self._foreign: dict[tuple[str, int], ForeignRoute] = {}
 
     def start(self) -> None:
@@ -148,8 +151,10 @@ class Monitor:
 
     def _fallen(self, link: Link) -> Iterator[Event]:
         """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4."""
-        self._notice("routes", f"link {link.name} went down")
-        if link.index not in self.workload_links:
+        workload = link.index in self.workload_links
+        if not workload or self.has_routes(link):
+            self._notice("routes", f"link {link.name} went down")
+        if not workload:
             yield self._read_routes()
 
     def _address_event(self, packet: Packet) -> Event:
