@@ -91,7 +91,9 @@ class Ledger:
         """The kernel has taken these."""
         for op in ops:
             if isinstance(op, Put):
-                self._actual[op.name] = self._fingerprint(op.value)
+                wanted = self._wanted.get(op.name)
+                known = wanted is not None and wanted.value is op.value
+                self._actual[op.name] = wanted.fingerprint if wanted and known else self._fingerprint(op.value)
             else:
                 self._actual.pop(op.name, None)
             self._settle(op.name)

@@ -105,7 +105,7 @@ def route_key(name: ObjectName) -> RouteKey:
 
 def route_owner(key: RouteKey) -> Owner:
     """The owner that a route is: each answers for itself, so that one refusal stops no other."""
-    return Owner("route", route_name(key).name)
+    return Owner("route", f"{key.table} {key.prefix} {key.metric}")
 
 
 def tunnel_owner(device: str) -> Owner:

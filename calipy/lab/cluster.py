@@ -287,7 +287,7 @@ async def _build(lab: Lab, steps: Steps) -> None:
     async with steps.step("agents ready for pods"):
         await together(lab.start_agent(name) for name in lab.nodes)
         await together(lab.ready(name) for name in lab.nodes)
-    if os.environ.get("X_BGP"):
+    async with steps.step("BGP sessions up"):
         await together(lab.sessions_up(name) for name in lab.nodes)
 
 

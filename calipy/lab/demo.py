@@ -26,7 +26,7 @@ async def demonstrate(folder: Path, *, keep: bool, stream: TextIO | None = None)
     removed, unless it is to be kept and nothing failed."""
     out = stream or sys.stdout
     steps = Steps(out)
-    lab = await cluster.up(folder, Plan(encapsulation="vxlan"), steps)
+    lab = await cluster.up(folder, Plan(), steps)
     kept = False
     try:
         good = await _show_all(lab, steps, out)

@@ -343,23 +343,35 @@ def _route(route: Route) -> bytes:
     flags = _ONLINK if route.onlink else 0
     table = route.table if route.table < 256 else 0
     kind = _KIND_NUMBERS[route.kind]
-    parts = [
-        _RTMSG.pack(family, length, 0, 0, table, route.protocol, route.scope, kind, flags),
-        nla.attribute(1, packed),
-        nla.u32(15, route.table),
-    ]
-    if route.metric:
-        parts.append(nla.u32(6, route.metric))
-    if route.gateway is not None:
-        parts.append(nla.address(5, route.gateway))
-    if route.device is not None:
-        parts.append(nla.u32(4, route.device))
-    if route.source is not None:
-        parts.append(nla.address(7, route.source))
-    if route.mtu is not None:
-        parts.append(nla.nested(8, nla.u32(2, route.mtu)))
-    if route.next_hops:
-        parts.append(nla.attribute(9, b"".join(map(_hop, route.next_hops))))
+    header = _RTMSG.pack(family, length, 0, 0, table, route.protocol, route.scope, kind, flags)
+    way = _way(route.table, route.metric, route.gateway, route.device, route.source, route.mtu, route.next_hops)
+    return header + nla.attribute(1, packed) + way
+
+
+@lru_cache(maxsize=1024)
+def _way(
+    table: int,
+    metric: int,
+    gateway: str | None,
+    device: int | None,
+    source: str | None,
+    mtu: int | None,
+    next_hops: tuple[NextHop, ...],
+) -> bytes:
+    """All attributes but the destination: a node's many routes lead a few ways."""
+    parts = [nla.u32(15, table)]
+    if metric:
+        parts.append(nla.u32(6, metric))
+    if gateway is not None:
+        parts.append(nla.address(5, gateway))
+    if device is not None:
+        parts.append(nla.u32(4, device))
+    if source is not None:
+        parts.append(nla.address(7, source))
+    if mtu is not None:
+        parts.append(nla.nested(8, nla.u32(2, mtu)))
+    if next_hops:
+        parts.append(nla.attribute(9, b"".join(map(_hop, next_hops))))
     return b"".join(parts)
 
 
