@@ -77,9 +77,11 @@ class Lab:
         """The lab in `folder`. Raises Failure if none runs there."""
         plate = _plate(folder)
         if plate is None:
-            raise Failure("the lab", f"none is running in {folder}", "start one: calipy lab up")
+            raise Failure("no lab is running", f"there is none in {folder}", "start one: calipy lab up")
         if not plate.complete:
-            raise Failure("the lab", f"the one in {folder} was never complete", "start it anew: calipy lab up")
+            raise Failure(
+                "no lab is running", f"the one in {folder} was never complete", "start it anew: calipy lab up"
+            )
         return cls(folder, plate.plan)
 
     def _binds(self, name: str) -> dict[str, Path]:

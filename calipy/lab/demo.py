@@ -49,8 +49,9 @@ async def _show_all(lab: Lab, steps: Steps, out: TextIO) -> bool:
     ]
     async with steps.step("two pods on each node, by the CNI forwarder"), lab.store() as store:
         await together(pods.add(lab, store, wish) for wish in wishes)
-    async with steps.step("who reaches whom, routed without encapsulation"):
+    async with steps.step("every node has learned the others' blocks by BGP"):
         await carried(lab, "none")
+    async with steps.step("who reaches whom, routed without encapsulation"):
         routed = await reaches(lab)
     await _tables(lab, steps, routed, out)
     async with steps.step("the pools changed to vxlan-crosssubnet while pods run"):

@@ -153,10 +153,19 @@ class Machine:
     async def power_cut(self) -> None:
         """Ends it and all that runs on it, at once, and waits until nothing is left; what its folders hold stays.
         Nothing happens if it is off."""
-        identity = self.identity
+        identity = self.identity or self._unnamed()
         if identity is not None:
             await end(identity)
         (self.folder / "identity.json").unlink(missing_ok=True)
+
+    def _unnamed(self) -> Identity | None:
+        """Its process 1 where whoever started it was killed before he wrote down its identity."""
+        try:
+            pid = self._first_process()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        born = started(pid)
+        return None if born is None else Identity(pid, born)
 
     def inside(self, *argv: str) -> list[str]:
         """The host's command line that runs `argv` on the machine."""

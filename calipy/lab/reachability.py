@@ -31,8 +31,8 @@ _HEADERS: Final = {4: 28, 6: 48}
 """IP and UDP."""
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 # linux/in.h and linux/in6.h; Python has no names for these
-_IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU = 10, 11, 14
-_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR = 23, 24, 25
+_IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU, _IP_FREEBIND = 10, 11, 14, 15
+_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR, _IPV6_FREEBIND = 23, 24, 25, 78
 _PMTUDISC_DO = 2
 
 
@@ -164,7 +164,7 @@ async def probe(pairs: Sequence[Pair], patience_s: float = PATIENCE_S) -> tuple[
 
 @contextlib.contextmanager
 def _socket(place: Place, family: int) -> Iterator[socket.socket]:
-    """A datagram socket in a place's namespace, bound to the place's address."""
+    """A datagram socket in a place's namespace."""
     namespace = os.open(place.netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with inside(namespace):
@@ -178,9 +178,18 @@ def _socket(place: Place, family: int) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _answerer(place: Place, family: int) -> Iterator[socket.socket]:
     with _socket(place, family) as made:
-        made.bind((place.addresses[family], 0))
+        _bind_anyhow(made, family, place.addresses[family])
         _forbid_fragments(made, family)
         yield made
+
+
+def _bind_anyhow(made: socket.socket, family: int, address: str) -> None:
+    """Also where the place has lost that address (ip(7), IP_FREEBIND): then it is not reached, and that is told."""
+    if family == 4:
+        made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+    made.bind((address, 0))
 
 
 def _forbid_fragments(made: socket.socket, family: int) -> None:
