@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from calipy.bgp.peers import NextHopMode, Peer, Topology
+from calipy.bgp.peers import NextHopMode, Peer, Topology, guarded_addresses
 from calipy.model.nodes import NodeAddress
 from calipy.resources.bgp_configurations import (
     DEFAULT_AS_NUMBER,
@@ -103,6 +103,7 @@ def compute(
         _explicit(view, sorted(peers, key=lambda peer: peer.metadata.name), found, lines)
         _mesh(view, found, lines)
     _services(view.spec, lines)
+    _half_guarded(found, lines)
     return Topology(
         node=node,
         router_id=identity,
@@ -153,6 +154,16 @@ def _services(spec: BGPConfigurationSpec, lines: list[str]) -> None:
             reason = "services are not announced by CalIPy"
             remedy = "announce the ranges from the router that serves them"
             lines.append(f"BGPConfiguration default: {Problem(f'spec.{field}', ranges, reason, remedy)}")
+
+
+def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
+    guarded = guarded_addresses(found.values())
+    for peer in found.values():
+        if peer.ttl_security and peer.local_address not in guarded:
+            reason = (
+                f"isn't asked of connections that the peer opens: {peer.local_address} also serves peers without it"
+            )
+            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, 'set a password too')}")
 
 
 def _explicit(view: _View, peers: list[BGPPeer], found: dict[str, Peer], lines: list[str]) -> None:
