@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import time
@@ -53,7 +54,10 @@ TOLD_MOST_S = 60.0
 """So long after the start we wait for peers to tell all that they know."""
 _RELOAD_S = 1.0
 """A reload that ExaBGP drops, because updates were under way, succeeds after this time."""
+_AGAIN_S = 1.0
+"""Before a connection that is no good is given up: its successor may be no better."""
 _DEFAULT_HOLD_S = 90
+_MARK = re.compile(r' ([0-9a-f]{16})";')
 log = logging.getLogger("calipy.bgp")
 
 
@@ -86,9 +90,10 @@ class Session:
         self._agreed = self._restarted_for = ""
         """Marks: of the file that ExaBGP runs with, and of the last one that it was restarted for."""
         self._render, self._wake, self._tick = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
         self._moved: set[str] = set()
         self._posted: dict[str, LearnedRoute] = {}
-        self._learning = False
+        self._learning = self._asks_again = False
         self._has_told = False
         self._lost_s: float | None = now_s
         self._up_before: dict[str, float] = {}
@@ -107,12 +112,20 @@ class Session:
         """What there is to be; passwords and announcements by peer name. Takes effect by and by."""
         meant = (topology, dict(passwords))
         if meant != self._meant:
+            former = self._meant[0].peers if self._meant is not None else ()
+            added = {peer.address for peer in topology.peers} - {peer.address for peer in former}
+            # What a peer said while nobody asked for it is heard again only if ExaBGP is asked.
+            self._asks_again = self._asks_again or bool(added & self._standings.up())
             self._meant = meant
             self._moved |= self._rib.configure(topology, time.monotonic())
             self._render.set()
         self._outbox.want({peer.address: announcements.get(peer.name, ()) for peer in topology.peers})
         self._wake.set()
         self._post()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called after anything has happened: to a session, or to what is wrong."""
+        self._listeners.append(listener)
 
     def standing(self, peer: Peer) -> Standing:
         """How a session is."""
@@ -148,18 +161,30 @@ class Session:
             if self._meant is None:
                 continue
             topology, passwords = self._meant
-            mark = secrets.token_hex(8)
             try:
-                run = pipe_command(self._folder, _shortest_hold(topology))
-                text = exabgp_config.render(topology, passwords, run, mark)
-                await installation.install(self._folder / CONFIGURATION, text, passwords.values())
+                mark = await self._put(topology, passwords)
             except (installation.Rejected, exabgp_config.ConfigError, OSError) as error:
                 self.problem = f"{self._folder / CONFIGURATION}: {error}; the last good one stays in force"
-                log.error("%s", self.problem)
-                continue
-            self.problem = ""
-            self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
-            self._wake.set()
+                log.error("BGP: %s", self.problem)
+            else:
+                self.problem = ""
+                self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
+                self._wake.set()
+            self._notify()
+
+    async def _put(self, topology: Topology, passwords: Mapping[str, str]) -> str:
+        """Puts the file in place, unless the one that is there says the same; its mark. Raises Rejected, ConfigError,
+        OSError."""
+        path = self._folder / CONFIGURATION
+        run = pipe_command(self._folder, _shortest_hold(topology))
+        former = path.read_text(encoding="utf-8") if path.exists() else ""
+        found = _MARK.search(former)
+        if found and exabgp_config.render(topology, passwords, run, found[1]) == former:
+            return found[1]
+        mark = secrets.token_hex(8)
+        text = exabgp_config.render(topology, passwords, run, mark)
+        await installation.install(path, text, passwords.values())
+        return mark
 
     # --- the connection ---
 
@@ -189,16 +214,21 @@ class Session:
 
     async def _drive(self, channel: Channel) -> None:
         try:
+            while self._meant is None:
+                await self._until(self._wake, None)
             await self._learn(channel)
             while True:
+                if self._asks_again:
+                    await self._learn(channel)
                 await self._agree(channel)
                 order = self._outbox.next(time.monotonic())
                 if order is None:
                     await self._until(self._wake, self._outbox.deadline())
                 else:
                     await self._send(channel, order)
-        except Gone as error:
+        except (Gone, Refused) as error:
             log.warning("BGP: %s; starting over", error)
+            await asyncio.sleep(_AGAIN_S)
             channel.close()
 
     def _lose(self) -> None:
@@ -212,6 +242,7 @@ class Session:
         self._ended.clear()
         self._learning = False
         self._tick.set()
+        self._notify()
         log.warning("BGP: the connection to ExaBGP is lost; routes are kept for the peers' restart times")
 
     @staticmethod
@@ -230,6 +261,7 @@ class Session:
         for message in decode(line):
             self._take(message, now_s)
         self._post()
+        self._notify()
 
     def _take(self, message: Message, now_s: float) -> None:
         self._standings.take(message, now_s)
@@ -250,6 +282,10 @@ class Session:
                 pass
         self._moved |= self._rib.take(message, now_s)
         self._tick.set()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _post(self) -> None:
         """Tells of the prefixes whose outcome has moved."""
@@ -272,7 +308,7 @@ class Session:
 
     async def _learn(self, channel: Channel) -> None:
         """Takes in what ExaBGP knows, and posts what has come of it at once: no route goes and comes back."""
-        self._learning = True
+        self._learning, self._asks_again = True, False
         continuing: set[str] = set()
 
         def neighbors(line: bytes) -> None:
@@ -299,6 +335,7 @@ class Session:
         self._learning = False
         self._lost_s = None
         self._post()
+        self._notify()
         log.info("BGP: ExaBGP is connected, %d sessions are up", len(self._standings.up()))
 
     def _found(self, neighbors: tuple[Neighbor, ...]) -> set[str]:
@@ -409,6 +446,7 @@ class Session:
             self._outbox.refused(order, time.monotonic())
         else:
             self._outbox.landed(order, time.monotonic())
+        self._notify()
 
     # --- time ---
 
