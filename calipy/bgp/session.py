@@ -96,8 +96,6 @@ class Session:
         self._learning = self._asks_again = False
         self._has_told = False
         self._lost_s: float | None = now_s
-        self._up_before: dict[str, float] = {}
-        """Peers whose sessions were up when the connection was lost, and since when they were."""
         self._opened: set[str] = set()
         self._ended: set[str] = set()
         """Peers whose End-of-RIB came over this connection."""
@@ -126,6 +124,11 @@ class Session:
     def listen(self, listener: Callable[[], None]) -> None:
         """`listener` is called after anything has happened: to a session, or to what is wrong."""
         self._listeners.append(listener)
+
+    @property
+    def connected(self) -> bool:
+        """True while ExaBGP can be talked to, and it is known where it stands."""
+        return self._lost_s is None
 
     def standing(self, peer: Peer) -> Standing:
         """How a session is."""
@@ -235,7 +238,6 @@ class Session:
         """The connection has ended: with the pipe, with ExaBGP, or because it was no good."""
         now_s = time.monotonic()
         self._lost_s = now_s
-        self._up_before = {address: self._standings.of(address).since_s for address in self._standings.up()}
         self._standings.lost("ExaBGP doesn't answer", now_s)
         self._outbox.lost()
         self._agreed = ""
@@ -343,15 +345,14 @@ class Session:
         routes ExaBGP therefore has complete."""
         now_s = time.monotonic()
         self._moved |= self._rib.take(Shutdown(), now_s)
-        self._standings.found(neighbors, now_s)
+        same = self._standings.found(neighbors, now_s)
         complete = set()
         for neighbor in neighbors:
             if neighbor.state != ESTABLISHED:
                 continue
             self._reopen(neighbor, now_s)
-            since_s = self._up_before.get(neighbor.peer)
-            same = since_s is not None and neighbor.duration_s + 2 >= now_s - since_s
-            if neighbor.duration_s >= TOLD_MOST_S or (same and not self._waits_for(neighbor.peer)):
+            had_ended = neighbor.peer in same and not self._waits_for(neighbor.peer)
+            if neighbor.duration_s >= TOLD_MOST_S or had_ended:
                 complete.add(neighbor.peer)
         return complete
 
