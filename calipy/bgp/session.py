@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import time
@@ -53,7 +54,10 @@ TOLD_MOST_S = 60.0
 """So long after the start we wait for peers to tell all that they know."""
 _RELOAD_S = 1.0
 """A reload that ExaBGP drops, because updates were under way, succeeds after this time."""
+_AGAIN_S = 1.0
+"""Before a connection that is no good is given up: its successor may be no better."""
 _DEFAULT_HOLD_S = 90
+_MARK = re.compile(r' ([0-9a-f]{16})";')
 log = logging.getLogger("calipy.bgp")
 
 
@@ -86,13 +90,12 @@ class Session:
         self._agreed = self._restarted_for = ""
         """Marks: of the file that ExaBGP runs with, and of the last one that it was restarted for."""
         self._render, self._wake, self._tick = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
         self._moved: set[str] = set()
         self._posted: dict[str, LearnedRoute] = {}
-        self._learning = False
+        self._learning = self._asks_again = False
         self._has_told = False
         self._lost_s: float | None = now_s
-        self._up_before: dict[str, float] = {}
-        """Peers whose sessions were up when the connection was lost, and since when they were."""
         self._opened: set[str] = set()
         self._ended: set[str] = set()
         """Peers whose End-of-RIB came over this connection."""
@@ -107,12 +110,25 @@ class Session:
         """What there is to be; passwords and announcements by peer name. Takes effect by and by."""
         meant = (topology, dict(passwords))
         if meant != self._meant:
+            former = self._meant[0].peers if self._meant is not None else ()
+            added = {peer.address for peer in topology.peers} - {peer.address for peer in former}
+            # What a peer said while nobody asked for it is heard again only if ExaBGP is asked.
+            self._asks_again = self._asks_again or bool(added & self._standings.up())
             self._meant = meant
             self._moved |= self._rib.configure(topology, time.monotonic())
             self._render.set()
         self._outbox.want({peer.address: announcements.get(peer.name, ()) for peer in topology.peers})
         self._wake.set()
         self._post()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called after anything has happened: to a session, or to what is wrong."""
+        self._listeners.append(listener)
+
+    @property
+    def connected(self) -> bool:
+        """True while ExaBGP can be talked to, and it is known where it stands."""
+        return self._lost_s is None
 
     def standing(self, peer: Peer) -> Standing:
         """How a session is."""
@@ -148,18 +164,30 @@ class Session:
             if self._meant is None:
                 continue
             topology, passwords = self._meant
-            mark = secrets.token_hex(8)
             try:
-                run = pipe_command(self._folder, _shortest_hold(topology))
-                text = exabgp_config.render(topology, passwords, run, mark)
-                await installation.install(self._folder / CONFIGURATION, text, passwords.values())
+                mark = await self._put(topology, passwords)
             except (installation.Rejected, exabgp_config.ConfigError, OSError) as error:
                 self.problem = f"{self._folder / CONFIGURATION}: {error}; the last good one stays in force"
-                log.error("%s", self.problem)
-                continue
-            self.problem = ""
-            self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
-            self._wake.set()
+                log.error("BGP: %s", self.problem)
+            else:
+                self.problem = ""
+                self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
+                self._wake.set()
+            self._notify()
+
+    async def _put(self, topology: Topology, passwords: Mapping[str, str]) -> str:
+        """Puts the file in place, unless the one that is there says the same; its mark. Raises Rejected, ConfigError,
+        OSError."""
+        path = self._folder / CONFIGURATION
+        run = pipe_command(self._folder, _shortest_hold(topology))
+        former = path.read_text(encoding="utf-8") if path.exists() else ""
+        found = _MARK.search(former)
+        if found and exabgp_config.render(topology, passwords, run, found[1]) == former:
+            return found[1]
+        mark = secrets.token_hex(8)
+        text = exabgp_config.render(topology, passwords, run, mark)
+        await installation.install(path, text, passwords.values())
+        return mark
 
     # --- the connection ---
 
@@ -189,29 +217,34 @@ class Session:
 
     async def _drive(self, channel: Channel) -> None:
         try:
+            while self._meant is None:
+                await self._until(self._wake, None)
             await self._learn(channel)
             while True:
+                if self._asks_again:
+                    await self._learn(channel)
                 await self._agree(channel)
                 order = self._outbox.next(time.monotonic())
                 if order is None:
                     await self._until(self._wake, self._outbox.deadline())
                 else:
                     await self._send(channel, order)
-        except Gone as error:
+        except (Gone, Refused) as error:
             log.warning("BGP: %s; starting over", error)
+            await asyncio.sleep(_AGAIN_S)
             channel.close()
 
     def _lose(self) -> None:
         """The connection has ended: with the pipe, with ExaBGP, or because it was no good."""
         now_s = time.monotonic()
         self._lost_s = now_s
-        self._up_before = {address: self._standings.of(address).since_s for address in self._standings.up()}
         self._standings.lost("ExaBGP doesn't answer", now_s)
         self._outbox.lost()
         self._agreed = ""
         self._ended.clear()
         self._learning = False
         self._tick.set()
+        self._notify()
         log.warning("BGP: the connection to ExaBGP is lost; routes are kept for the peers' restart times")
 
     @staticmethod
@@ -230,6 +263,7 @@ class Session:
         for message in decode(line):
             self._take(message, now_s)
         self._post()
+        self._notify()
 
     def _take(self, message: Message, now_s: float) -> None:
         self._standings.take(message, now_s)
@@ -250,6 +284,10 @@ class Session:
                 pass
         self._moved |= self._rib.take(message, now_s)
         self._tick.set()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _post(self) -> None:
         """Tells of the prefixes whose outcome has moved."""
@@ -272,7 +310,7 @@ class Session:
 
     async def _learn(self, channel: Channel) -> None:
         """Takes in what ExaBGP knows, and posts what has come of it at once: no route goes and comes back."""
-        self._learning = True
+        self._learning, self._asks_again = True, False
         continuing: set[str] = set()
 
         def neighbors(line: bytes) -> None:
@@ -299,6 +337,7 @@ class Session:
         self._learning = False
         self._lost_s = None
         self._post()
+        self._notify()
         log.info("BGP: ExaBGP is connected, %d sessions are up", len(self._standings.up()))
 
     def _found(self, neighbors: tuple[Neighbor, ...]) -> set[str]:
@@ -306,15 +345,14 @@ class Session:
         routes ExaBGP therefore has complete."""
         now_s = time.monotonic()
         self._moved |= self._rib.take(Shutdown(), now_s)
-        self._standings.found(neighbors, now_s)
+        same = self._standings.found(neighbors, now_s)
         complete = set()
         for neighbor in neighbors:
             if neighbor.state != ESTABLISHED:
                 continue
             self._reopen(neighbor, now_s)
-            since_s = self._up_before.get(neighbor.peer)
-            same = since_s is not None and neighbor.duration_s + 2 >= now_s - since_s
-            if neighbor.duration_s >= TOLD_MOST_S or (same and not self._waits_for(neighbor.peer)):
+            had_ended = neighbor.peer in same and not self._waits_for(neighbor.peer)
+            if neighbor.duration_s >= TOLD_MOST_S or had_ended:
                 complete.add(neighbor.peer)
         return complete
 
@@ -409,6 +447,7 @@ class Session:
             self._outbox.refused(order, time.monotonic())
         else:
             self._outbox.landed(order, time.monotonic())
+        self._notify()
 
     # --- time ---
 

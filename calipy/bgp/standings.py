@@ -13,6 +13,9 @@ State = Literal["down", "connected", "up"]
 ESTABLISHED = "ESTABLISHED"
 """ExaBGP's state machine, RFC 4271 8.2.2. Its `state` in the answer says `down` in a session's first second."""
 
+_INEXACT_S = 2.0
+"""ExaBGP counts whole seconds."""
+
 
 class Standing(Struct, frozen=True, gc=False):
     """One session."""
@@ -28,6 +31,8 @@ class Standings:
     def __init__(self, now_s: float) -> None:
         self._start_s = now_s
         self._standings: dict[str, Standing] = {}
+        self._before: dict[str, float] = {}
+        """Since when sessions were up that were up at the last loss."""
         self._said: dict[str, str] = {}
         """Why a NOTIFICATION ends the session that is about to go down."""
 
@@ -50,17 +55,26 @@ class Standings:
             case _:
                 pass
 
-    def found(self, neighbors: Iterable[Neighbor], now_s: float) -> None:
-        """ExaBGP's own account."""
+    def found(self, neighbors: Iterable[Neighbor], now_s: float) -> frozenset[str]:
+        """ExaBGP's own account. Gives the peers whose sessions are those that were up before the loss."""
+        same = set()
         for neighbor in neighbors:
-            if neighbor.state == ESTABLISHED:
-                if self.of(neighbor.peer).state != "up":
-                    self._standings[neighbor.peer] = Standing("up", now_s - neighbor.duration_s)
-            elif self.of(neighbor.peer).state == "up":
-                self._become(neighbor.peer, "down", now_s, "ExaBGP has no session with it")
+            if neighbor.state != ESTABLISHED:
+                if self.of(neighbor.peer).state == "up":
+                    self._become(neighbor.peer, "down", now_s, "ExaBGP has no session with it")
+                continue
+            since_s = now_s - neighbor.duration_s
+            before_s = self._before.get(neighbor.peer)
+            if before_s is not None and abs(since_s - before_s) <= _INEXACT_S:
+                since_s = before_s
+                same.add(neighbor.peer)
+            if self.of(neighbor.peer).state != "up":
+                self._standings[neighbor.peer] = Standing("up", since_s)
+        return frozenset(same)
 
     def lost(self, reason: str, now_s: float) -> None:
         """Nothing is known of any session any more."""
+        self._before = {address: self._standings[address].since_s for address in self.up()}
         for address in self._standings:
             self._become(address, "down", now_s, reason)
 
