@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from calipy.bgp import sidecar
-from calipy.console.failures import Failure
+from calipy.console.failures import Failure, Failures, Told
 from calipy.console.progress import Steps
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.stores import Store
@@ -41,6 +41,7 @@ AGENT, BGP = "agent", "bgp"
 Part = Literal["agent", "bgp"]
 READY_TIMEOUT_S: Final = 30.0
 _LOOK_S: Final = 0.05
+_LAST_LINES: Final = 5
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIVENESS: Final = Liveness(sidecar.liveness_command(Path("/run/calipy")), period_s=1.0, timeout_s=1.0, failures=2)
 """As a kubelet's probe of the BGP sidecar."""
@@ -213,18 +214,17 @@ class Lab:
         return report.obstacle or report.in_sync
 
     async def sessions_up(self, name: str, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Waits until a node's sessions with tor and with all nodes that have power are up. Raises Failure with those
-        that aren't."""
-        await eventually(lambda: self._missing_sessions(name), f"node {name}: BGP", timeout_s)
+        """Waits until a node's sessions with tor and with all nodes that can be reached are up. Raises Failure with
+        those that aren't."""
+        others = [other for other in self.nodes if other != name and self.on(other) and await self.carrier(other)]
+        wanted = {(peer, family) for peer in (*others, "") for family in self.plan.versions}
+        await eventually(lambda: self._missing_sessions(name, wanted), f"node {name}: BGP", timeout_s)
 
-    async def _missing_sessions(self, name: str) -> bool | str:
+    async def _missing_sessions(self, name: str, wanted: Set[tuple[str, int]]) -> bool | str:
         try:
             found = await self.ask(name, "sessions", tuple[SessionReport, ...])
         except Unanswered as error:
             return str(error)
-        families = self.plan.versions
-        alive = {other for other in self.nodes if other != name and self.on(other)}
-        wanted = {(peer, family) for peer in (*alive, "") for family in families}
         missing = wanted - {(session.node, session.family) for session in found if session.state == "up"}
         told = (f"{peer or TOR} (IPv{family})" for peer, family in sorted(missing))
         return f"no session with {', '.join(told)}" if missing else True
@@ -256,9 +256,12 @@ async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
         lab = Lab(folder, plan)
         try:
             await _build(lab, steps)
-        except BaseException:
+        except BaseException as failure:
+            said = _last_words(lab)
             await _sweep(folder)
             _remove(folder)
+            if said and isinstance(failure, Exception):
+                raise Failures([failure, Told(said)]) from failure
             raise
         _write_plate(folder, Plate(plan=plan, complete=True))
     return lab
@@ -277,13 +280,13 @@ async def down(folder: Path) -> bool:
 async def _build(lab: Lab, steps: Steps) -> None:
     plan = lab.plan
     hosts = (*plan.nodes, plan.outside)
-    async with steps.step(f"{len(lab.machines)} machines"):
+    async with steps.step(f"{plan.count} nodes, a top-of-rack switch and a host outside switched on"):
         await together(machine.start() for machine in lab.machines.values())
-    async with steps.step("cables and addresses"):
+    async with steps.step("cables plugged in, addresses given"):
         await _set_sysctls(lab.machines[TOR], (*topology.forwarding(plan), *topology.prompt(plan, "default")))
         await _ip(lab.machines[TOR], topology.tor_links(plan))
         await together(lab.plug(host) for host in hosts)
-    async with steps.step("top-of-rack switch (BIRD), Node and BGPPeer objects"):
+    async with steps.step("BIRD on the switch; Node and BGPPeer objects in the store"):
         await _start_bird(lab)
         await _register(lab)
     async with steps.step("agents ready for pods"):
@@ -377,6 +380,13 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _last_words(lab: Lab) -> str:
+    """The ends of the agents' and BGP speakers' logs, which go with the lab."""
+    logs = [lab.folder / name / f"{part}.log" for name in lab.nodes for part in (AGENT, BGP)]
+    ends = {log: log.read_text(errors="replace").splitlines()[-_LAST_LINES:] for log in logs if log.exists()}
+    return "\n".join(f"{log.parent.name} {log.stem}: {line}" for log, lines in ends.items() for line in lines if line)
 
 
 def _is_there(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
@@ -25,7 +26,7 @@ async def demonstrate(folder: Path, *, keep: bool, stream: TextIO | None = None)
     """The demonstration; its exit status: 1 if somebody didn't reach somebody. Whatever happens, all that it made is
     removed, unless it is to be kept and nothing failed."""
     out = stream or sys.stdout
-    steps = Steps(out)
+    steps, begun_s = Steps(out), time.monotonic()
     lab = await cluster.up(folder, Plan(), steps)
     kept = False
     try:
@@ -35,11 +36,11 @@ async def demonstrate(folder: Path, *, keep: bool, stream: TextIO | None = None)
         if not kept:
             async with steps.step("everything removed again"):
                 await cluster.down(folder)
-    total = sum(seconds for _, seconds in steps.times)
-    print(f"\n{'All is well' if good else 'Something is wrong: see above'}, after {duration(total)}.", file=out)
+    verdict = "All is well" if good else "Something is wrong, see above"
+    print(f"\n{verdict}, after {duration(time.monotonic() - begun_s)}.", file=out)
     if kept:
-        print("The lab is still up. Look around: calipy lab status | pods | exec n1 ip route;"
-              " remove it: calipy lab down", file=out)  # fmt: skip
+        print("The lab is still up: calipy lab status | pods | ping-matrix | exec n1-a ip route", file=out)
+        print("Remove it: calipy lab down", file=out)
     return 0 if good else 1
 
 

@@ -72,6 +72,16 @@ def test_one_builds_at_a_time(tmp_path):
         pass
 
 
+def test_what_the_processes_said_last_is_told_when_a_lab_does_not_come_up(tmp_path):
+    (tmp_path / "n2").mkdir()
+    (tmp_path / "n2" / "agent.log").write_text("".join(f"line {number}\n" for number in range(9)))
+    (tmp_path / "n2" / "bgp.log").write_text("")
+
+    said = cluster._last_words(Lab(tmp_path, Plan()))
+
+    assert said.splitlines() == [f"n2 agent: line {number}" for number in range(4, 9)]
+
+
 async def test_waiting_tells_the_last_reason():
     async def look():
         return "the wind is wrong"
