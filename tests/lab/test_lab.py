@@ -197,7 +197,6 @@ async def test_every_command(cluster, folder):
         "node n1 is ready" in line for line in json.loads(calipy_lab(folder, "logs", "n1", "-o", "json"))["agent"]
     )
     calipy_lab(folder, "restart", "n1", "agent")
-    calipy_lab(folder, "kill", "n2", "bgp")
     calipy_lab(folder, "cut", "n2")
     assert "cut" in calipy_lab(folder, "status")
     calipy_lab(folder, "heal", "n2")
@@ -207,6 +206,7 @@ async def test_every_command(cluster, folder):
     calipy_lab(folder, "restart", "n3")
     assert json.loads(calipy_lab(folder, "pods", "-o", "json"))[1:] == []
     calipy_lab(folder, "pod", "delete", "a")
+    calipy_lab(folder, "kill", "n2", "bgp")
     assert "runs in" in calipy_lab(folder, "up", check=1)
     assert calipy_lab(folder, "down") == "The lab is gone.\n"
     assert not folder.exists()
