@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
 
 from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
 from calipy.felix.dataplane import Area, Dataplane
@@ -70,7 +71,7 @@ class Answers:
         state = self._dataplane.state
         found = state.routes.values() if state is not None else ()
         peers = {session.peer: session.node for session in self._sessions()}
-        ordered = sorted(found, key=lambda route: (route.family, route.prefix))
+        ordered = sorted(found, key=lambda route: (route.family, ip_network(route.prefix)))
         return tuple(self._route(route, peers) for route in ordered)
 
     def _route(self, route: Route, peers: Mapping[str, str]) -> RouteReport:
