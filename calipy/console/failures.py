@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from calipy.datastore.stores import StoreError
+from calipy.explain.query import Unanswered
 from calipy.resources.metadata import Problem, Refused
 from calipy.settings import SettingError
 
@@ -29,10 +30,10 @@ class Failures(Exception):
 
 
 class Told(Exception):
-    """A failure below that has said all by itself already: told as it is."""
+    """Base of failures whose message says all by itself: they are told as they are."""
 
 
-_SPEAKING = (Failure, Told, StoreError, SettingError)
+_SPEAKING = (Failure, Told, StoreError, SettingError, Unanswered)
 """Errors whose message names object, reason and remedy."""
 
 

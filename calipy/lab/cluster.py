@@ -14,9 +14,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -128,10 +128,10 @@ class Lab:
         finally:
             await store.close()
 
-    async def ask(self, name: str, question: str, kind: type[T]) -> T:
+    async def ask(self, name: str, question: str, kind: type[T], timeout_s: float = 5.0) -> T:
         """What a node's agent answers (`explain.query`). Raises Unanswered, Failure while the node is off."""
         machine = self.need_power(name)
-        return await ask(Path("/proc", str(machine.pid), "root/run/calipy/query.sock"), question, kind)
+        return await ask(Path("/proc", str(machine.pid), "root/run/calipy/query.sock"), question, kind, timeout_s)
 
     # --- one node ---
 
@@ -335,18 +335,14 @@ async def _set_sysctls(machine: Machine, settings: Iterable[str]) -> None:
     await machine.run("sh", "-ec", script)
 
 
-async def together(works: Iterable[Awaitable[object]]) -> None:
-    """All at once; the first failure ends the rest."""
-
-    async def do(work: Awaitable[object]) -> None:
-        await work
-
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> tuple[T, ...]:
+    """All at once, their results in order; the first failure ends the rest."""
     try:
         async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(do(work))
+            tasks = [group.create_task(work) for work in works]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
+    return tuple(task.result() for task in tasks)
 
 
 async def eventually(look: Callable[[], Awaitable[bool | str]], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:

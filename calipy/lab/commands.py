@@ -13,15 +13,12 @@ from typing import Any, TypeVar, cast
 import click
 
 from calipy.console.commands import Program, output_option, run
-from calipy.console.failures import Failure, Told
+from calipy.console.failures import Failure
 from calipy.console.formats import Output
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
-from calipy.explain.query import Unanswered
 from calipy.lab import cluster, pods, reachability, views
 from calipy.lab.cluster import AGENT, BGP, Lab
-from calipy.lab.machines import MachineError
-from calipy.lab.runner import CniFailure
 from calipy.lab.topology import NODES_MOST, VXLAN_MODES, Encapsulation, Families, Plan
 
 T = TypeVar("T")
@@ -35,8 +32,7 @@ def lab() -> None:
 
 
 def _do(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's work; failures that say all themselves are told as they are. A signal that would end it cancels
-    it, so that it can tidy up."""
+    """Runs a command's work. A signal that would end it cancels it, so that it can tidy up."""
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -45,10 +41,7 @@ def _do(work: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await work
 
-    try:
-        return run(cancellable())
-    except (MachineError, CniFailure, Unanswered) as error:
-        raise Told(str(error)) from error
+    return run(cancellable())
 
 
 def _lab() -> Lab:

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from calipy.console.failures import Told
 from calipy.lab.executions import Completed, execute, readable, started
 from calipy.lab.processes import Liveness
 
@@ -35,7 +36,7 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
-class MachineError(RuntimeError):
+class MachineError(Told):
     """Something on a machine failed: names the machine, what was tried, and what was said."""
 
 

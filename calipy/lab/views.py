@@ -6,18 +6,19 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from calipy.console.tables import Column, Mark, Matrix
 from calipy.datastore.stores import Store
 from calipy.explain.query import Unanswered
 from calipy.explain.report import NodeReport, RouteReport, SessionReport
-from calipy.lab.cluster import AGENT, BGP, Lab
-from calipy.lab.machines import MachineError
+from calipy.lab.cluster import AGENT, BGP, Lab, together
 from calipy.lab.machines import Status as ProcessStatus
 from calipy.lab.pods import sandboxes
 from calipy.lab.reachability import Probe
 from calipy.resources import ipam_blocks
+
+_ANSWER_S: Final = 2.0
 
 
 class NodeRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -55,7 +56,7 @@ class PodRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
 
 async def node_rows(lab: Lab) -> tuple[NodeRow, ...]:
     """All nodes, as they are now."""
-    return tuple([await _node_row(lab, name) for name in lab.nodes])
+    return await together(_node_row(lab, name) for name in lab.nodes)
 
 
 async def _node_row(lab: Lab, name: str) -> NodeRow:
@@ -67,19 +68,20 @@ async def _node_row(lab: Lab, name: str) -> NodeRow:
     if not row.power:
         return row
     processes = await lab.machines[name].processes()
-    agent, sessions = await _agent(lab, name)
-    return NodeRow(
-        node=name, rack=row.rack, addresses=row.addresses, power=True, carrier=await lab.carrier(name), agent=agent,
-        bgp=_process(processes.get(BGP)), sessions=sessions, pods=row.pods,
-        restarts=sum(processes[part].restarts for part in (AGENT, BGP) if part in processes),
+    agent, bgp = processes.get(AGENT), processes.get(BGP)
+    said, sessions = await _said(lab, name) if agent and agent.pid else ("", ())
+    return structs.replace(
+        row, carrier=await lab.carrier(name), agent=said or _process(agent), bgp=_process(bgp), sessions=sessions,
+        restarts=sum(part.restarts for part in (agent, bgp) if part),
     )  # fmt: skip
 
 
-async def _agent(lab: Lab, name: str) -> tuple[str, tuple[SessionReport, ...]]:
+async def _said(lab: Lab, name: str) -> tuple[str, tuple[SessionReport, ...]]:
+    """How a node's agent says it is, and its sessions."""
     try:
-        report = await lab.ask(name, "status", NodeReport)
-    except (Unanswered, MachineError) as error:
-        return str(error), ()
+        report = await lab.ask(name, "status", NodeReport, _ANSWER_S)
+    except Unanswered:
+        return "does not answer", ()
     problems = "; ".join(f"{reporter}: {problem}" for reporter, problem in report.problems.items())
     return report.obstacle or problems or "ready", report.sessions
 
