@@ -26,6 +26,10 @@ class Failures(Exception):
         super().__init__("; ".join(map(str, self.failures)))
 
 
+class Told(Exception):
+    """Base of failures whose message says all by itself."""
+
+
 def tell(error: BaseException, stream: TextIO, *, debug: bool = False) -> None:
     """Prints a failure, each of several; the traceback only with `debug`."""
     if debug:
