@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, field
 
 from calipy.resources.metadata import Kind, ObjectMeta, Problem, Resource
 
@@ -19,7 +19,9 @@ class IPAMConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, rename=
     auto_allocate_blocks: bool = True
     max_blocks_per_host: int = 0
     ip_cooldown_seconds: int = 0
-    kube_virt_vm_address_persistence: Literal["Enabled", "Disabled"] | None = None
+    kube_virt_vm_address_persistence: Literal["Enabled", "Disabled"] | UnsetType = field(
+        name="kubeVirtVMAddressPersistence", default=UNSET
+    )
 
 
 class IPAMConfiguration(
