@@ -137,8 +137,13 @@ class Allocator:
                 found += [holding.address for holding in blocks.holdings(block, handle)]
         return tuple(sorted(found, key=lambda address: ":" in address))
 
-    async def upgrade(self) -> None:
-        """Gives this node's claims the labels that older versions of Calico didn't write. Raises StoreError."""
+    async def adopt(self) -> None:
+        """Takes over what earlier processes of this node left, once the mirror is in sync: half-made claims are
+        finished or cleared away, and claims get the labels that older versions didn't write. Raises StoreError,
+        IPAMError."""
+        for family, lock in self._site.claiming.items():
+            async with lock:
+                await self._site.settle(family)
         for affinity in self._site.own.unlabelled():
             await self._site.claimer.label(affinity)
 

@@ -42,6 +42,12 @@ class Site:
         """The block, what has cooled down freed."""
         return blocks.normalised(block, self.now(), self.inputs.configuration().spec.ip_cooldown_seconds)
 
+    async def settle(self, family: int) -> None:
+        """Finishes what an earlier process of this node left half-made: a claim that isn't confirmed isn't routed."""
+        for affinity in self.own.unfinished(family):
+            if await self.claimer.settle(affinity) is not None:
+                self.own.gained(affinity.spec.cidr)
+
     def reserved(self) -> tuple[Network, ...]:
         """What automatic assignment leaves alone."""
         return tuple(
@@ -125,9 +131,7 @@ class Drawing:
         """Finishes claims that were left half-made, lets go of blocks that the node may not keep, and reads the others:
         somebody may have released addresses in them."""
         site = self._site
-        for affinity in site.own.unfinished(self._family):
-            if await site.claimer.settle(affinity) is not None:
-                site.own.gained(affinity.spec.cidr)
+        await site.settle(self._family)
         pools, labels = site.inputs.pools(), site.inputs.node_labels()
         for cidr in site.own.all(self._family):
             if not claims.keeps(claims.pool_of(pools, cidr), labels):

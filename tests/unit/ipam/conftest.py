@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.stores import Page, Store, Stored, Unavailable
-from calipy.ipam import snapshot
 from calipy.ipam.allocator import Allocator, Assigned, Inputs, Request
 from calipy.ipam.judge import judge
-from calipy.ipam.judge.values import Verdict
+from calipy.ipam.judge.values import Snapshot, Verdict
 from calipy.resources import block_affinities, ipam_blocks, ipam_configurations, ipam_handles
 from calipy.resources.block_affinities import BlockAffinity
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
@@ -216,11 +214,15 @@ class Cluster:
 
     async def judged(self) -> Verdict:
         """The verdict on what is in the store, with pods that show what they hold."""
-        found = await snapshot.read(self.store)
-        pods = tuple(_pod(name, node, addresses) for name, (node, addresses) in self.holders.items())
-        nodes = tuple(Node(metadata=ObjectMeta(name=name)) for name in self.inputs)
-        world = structs.replace(
-            found, pods=pods, nodes=nodes, pools=tuple(self.pools), configuration=self.configuration
+        world = Snapshot(
+            revision=0,
+            pools=tuple(self.pools),
+            configuration=self.configuration,
+            blocks=tuple(await self.all(ipam_blocks.KIND)),
+            affinities=tuple(await self.all(block_affinities.KIND)),
+            handles=tuple(await self.all(ipam_handles.KIND)),
+            pods=tuple(_pod(name, node, addresses) for name, (node, addresses) in self.holders.items()),
+            nodes=tuple(Node(metadata=ObjectMeta(name=name)) for name in self.inputs),
         )
         return judge(world, self.now)
 

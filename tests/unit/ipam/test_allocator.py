@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from calipy.datastore.stores import NotFound
-from calipy.ipam.blocks import new_block
+from calipy.ipam.blocks import allocate, new_block
 from calipy.ipam.claims import new_affinity
 from calipy.ipam.errors import (
     AlreadyAssigned,
@@ -519,8 +519,6 @@ async def test_an_address_that_cools_down_counts_as_released(cluster: Cluster) -
 
 
 async def test_an_address_without_a_handle_can_be_released(cluster: Cluster) -> None:
-    from calipy.ipam.blocks import allocate
-
     block, (address,) = allocate(new_block("10.0.0.8/29", None, 5.0), 1, None, {})
     await cluster.store.create(ipam_blocks.KIND, block)
     assert await cluster.allocator("n1").release_address(address)
@@ -552,17 +550,50 @@ async def test_nobodys_block_goes_with_its_last_address(cluster: Cluster) -> Non
 async def test_old_claims_get_their_labels(cluster: Cluster) -> None:
     old = new_affinity("n1", "10.0.0.8/29")
     old = structs.replace(old, metadata=structs.replace(old.metadata, labels={"mine": "too"}))
+    old = structs.replace(old, spec=structs.replace(old.spec, state="confirmed"))
     await cluster.store.create(block_affinities.KIND, old)
     await cluster.sync()
     store = cluster.counting()
     allocator = cluster.allocator("n1", store)
-    await allocator.upgrade()
+    await allocator.adopt()
     (claim,) = await cluster.all(block_affinities.KIND)
     assert claim.metadata.labels == {"mine": "too", **labels_of("n1", "10.0.0.8/29")}
     await cluster.sync()
     store.calls.clear()
-    await allocator.upgrade()
+    await allocator.adopt()
     assert store.calls == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "block", "claims", "blocks"),
+    [
+        ("pending", None, "confirmed", "host:n1"),
+        ("pending", "host:n1", "confirmed", "host:n1"),
+        ("pending", "host:n2", None, "host:n2"),
+        ("pending", "nobody", None, None),
+        ("pendingDeletion", None, None, "gone"),
+        ("pendingDeletion", "host:n1", None, "gone"),
+        ("pendingDeletion", "host:n2", None, "host:n2"),
+        ("pendingDeletion", "host:n1 in use", "confirmed", "host:n1"),
+    ],
+)
+async def test_what_a_killed_process_left_is_finished_at_the_start(
+    cluster: Cluster, state: str, block: str | None, claims: str | None, blocks: str | None
+) -> None:
+    cidr = "10.0.0.8/29"
+    claim = new_affinity("n1", cidr)
+    await cluster.store.create(
+        block_affinities.KIND, structs.replace(claim, spec=structs.replace(claim.spec, state=state))
+    )
+    if block is not None:
+        owner = None if block == "nobody" else block.removesuffix(" in use")
+        made = new_block(cidr, owner, 5.0)
+        made = allocate(made, 1, "k8s.x", {})[0] if block in ("nobody", "host:n1 in use") else made
+        await cluster.store.create(ipam_blocks.KIND, made)
+    await cluster.sync()
+    await cluster.allocator("n1").adopt()
+    assert (await cluster.claims()).get(f"n1 {cidr}") == claims
+    assert (await cluster.blocks()).get(cidr, "gone") == blocks
 
 
 async def test_every_error_says_what_to_do(cluster: Cluster) -> None:
