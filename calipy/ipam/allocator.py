@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping
 
 from calipy.datastore.stores import Conflict, NotFound, Store, StoreError
 from calipy.ipam import blocks, claims
-from calipy.ipam.block_writer import BlockWriter
-from calipy.ipam.claiming import Claimer
 from calipy.ipam.drawing import Drawing, Site, own_work
 from calipy.ipam.errors import IPAMError, NotOurs, Unusable
 from calipy.ipam.handle_writer import Account, HandleWriter
@@ -35,9 +33,9 @@ class Allocator:
 
     def __init__(self, store: Store, node: str, inputs: Inputs, now: Callable[[], float]) -> None:
         """`now` gives seconds since 1970."""
-        self.writer = BlockWriter(store)
+        self._site = Site(store, node, inputs, now)
+        self.writer = self._site.writer
         self._handles = HandleWriter(store)
-        self._site = Site(node, inputs, now, self.writer, Claimer(store, node, self.writer, now))
         self._releases = Releases(self._site, self._handles)
 
     # --- giving out ---
@@ -81,7 +79,7 @@ class Allocator:
                 )
             if address in own_work(block, request):
                 return block, None
-            return blocks.allocate_address(self._site.fresh(block), address, handle, attributes), None
+            return blocks.allocate_address(block, address, handle, attributes), None
 
         account = Account(self._handles, handle)
         try:

@@ -23,26 +23,72 @@ ATTEMPTS = 100
 
 
 class _Waiting:
-    __slots__ = ("edit", "future")
+    """One edit. Its caller waits for `turn`: the answer is there, or it is to write for all."""
 
-    def __init__(self, edit: Edit[Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, edit: Edit[Any], turn: asyncio.Future[None]) -> None:
         self.edit = edit
-        self.future = future
+        self.turn = turn
+        self.answered = False
+        self._result: object = None
+
+    def answer(self, result: object) -> None:
+        """What the edit gave, or the exception that it or the write raised."""
+        if not self.answered:
+            self.answered, self._result = True, result
+            self.wake()
+
+    def wake(self) -> None:
+        """Lets the caller go on."""
+        if not self.turn.done():
+            self.turn.set_result(None)
+
+    def result(self) -> Any:
+        """The answer."""
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
 
 
 class _Lane:
-    """The edits of one block."""
+    """The edits of one block. One of those who wait leads: it writes for all that wait by then, and at its end another
+    one leads. So all that one write answers go on at once, and meet again at their next block."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
         self.waiting: list[_Waiting] = []
+        self.leader: _Waiting | None = None
+
+    def join(self, waiting: _Waiting) -> None:
+        """One more; the first one leads."""
+        self.waiting.append(waiting)
+        if self.leader is None:
+            self.appoint()
+
+    def appoint(self) -> None:
+        """The next one leads, if there is one."""
+        self.leader = next((waiting for waiting in self.waiting if not waiting.turn.cancelled()), None)
+        if self.leader is not None:
+            self.leader.wake()
+
+    def take(self) -> list[_Waiting]:
+        """All that wait, but those who have gone."""
+        group, self.waiting = [waiting for waiting in self.waiting if not waiting.turn.cancelled()], []
+        return group
+
+    def leave(self, waiting: _Waiting) -> None:
+        """The caller has gone, answered or not."""
+        if waiting in self.waiting:
+            self.waiting.remove(waiting)
+        if self.leader is waiting:
+            self.appoint()
 
 
 class BlockWriter:
     """Reads and writes blocks of a store, and remembers those that it saw."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, prepare: Callable[[IPAMBlock], IPAMBlock]) -> None:
+        """`prepare` is done to each block before the edits of one write."""
         self._store = store
+        self._prepare = prepare
         self._known: dict[str, Stored[IPAMBlock]] = {}
         self._lanes: dict[str, _Lane] = {}
         self.writes = 0
@@ -72,49 +118,49 @@ class BlockWriter:
         and what the edit raises: after each of these nothing is written of it. Any other error leaves that open."""
         lane = self._lanes.setdefault(cidr, _Lane())
         waiting = _Waiting(edit, asyncio.get_running_loop().create_future())
-        lane.waiting.append(waiting)
+        lane.join(waiting)
         try:
-            async with lane.lock:
-                if not waiting.future.done():
-                    # One turn for everybody who is about to ask as well.
-                    await asyncio.sleep(0)
-                    await self._commit(cidr, lane)
+            await waiting.turn
+            if not waiting.answered:
+                # One turn of the loop for everybody who is about to ask as well.
+                await asyncio.sleep(0)
+                await self._commit(cidr, lane)
         finally:
-            if waiting in lane.waiting:
-                lane.waiting.remove(waiting)
-            if not lane.waiting and not lane.lock.locked():
+            lane.leave(waiting)
+            if lane.leader is None:
                 self._lanes.pop(cidr, None)
-        result: T = waiting.future.result()
+        result: T = waiting.result()
         return result
 
     async def _commit(self, cidr: str, lane: _Lane) -> None:
-        group, lane.waiting = lane.waiting, []
+        group = lane.take()
         try:
             await self._write(cidr, group)
         except asyncio.CancelledError:
             self._known.pop(cidr, None)
-            lane.waiting[:0] = [waiting for waiting in group if not waiting.future.done()]
+            lane.waiting[:0] = [waiting for waiting in group if not waiting.answered]
             raise
         except Exception as error:
             self._known.pop(cidr, None)
             for waiting in group:
-                _answer(waiting, error)
+                waiting.answer(error)
 
     async def _write(self, cidr: str, group: list[_Waiting]) -> None:
         for _ in range(ATTEMPTS):
             stored = self._known.get(cidr) or await self._read(cidr)
             if stored is None:
                 raise NotFound(f"block {cidr} is gone; list the blocks again")
-            block, results = _applied(stored.value, group)
+            before = self._prepare(stored.value)
+            block, results = _applied(before, group)
             try:
-                if block is not stored.value:
+                if block is not before:
                     self._known[cidr] = await self._put(stored, numbered(block))
             except (Conflict, NotFound):
                 self.conflicts += 1
                 self._known.pop(cidr, None)
                 continue
             for waiting, result in results:
-                _answer(waiting, result)
+                waiting.answer(result)
             return
         raise Conflict(f"block {cidr} was changed by others {ATTEMPTS} times in a row; try again")
 
@@ -175,16 +221,6 @@ class BlockWriter:
                 await self._store.delete(ipam_blocks.KIND, stored)
         except (Conflict, NotFound):
             pass
-
-
-def _answer(waiting: _Waiting, result: object) -> None:
-    if waiting.future.done():
-        return
-    if isinstance(result, Exception):
-        waiting.future.set_exception(result)
-        waiting.future.exception()  # who waited may be gone: nobody must be warned that it wasn't heard
-    else:
-        waiting.future.set_result(result)
 
 
 def _applied(block: IPAMBlock, group: list[_Waiting]) -> tuple[IPAMBlock, list[tuple[_Waiting, object]]]:

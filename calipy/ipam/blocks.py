@@ -20,6 +20,8 @@ from calipy.ipam.errors import AlreadyAssigned, Mismatch
 from calipy.resources.ipam_blocks import AllocationAttribute, IPAMBlock, IPAMBlockSpec, name_of
 from calipy.resources.metadata import ObjectMeta
 
+_ESCAPED = frozenset('"\\<>&')
+"""What a JSON encoder, Go's as well, may write in another way. Control characters aren't looked for in a handle."""
 SYSTEM_HANDLE = "windows-reserved-ipam-handle"
 """Addresses that Windows nodes set aside in each block: they don't make it used."""
 
@@ -143,21 +145,46 @@ def _give(block: IPAMBlock, ordinals: list[int], handle: str | None, attributes:
 
 def holdings(block: IPAMBlock, handle: str | None = None) -> Iterator[Holding]:
     """The addresses that are held, or those of one handle; those that cool down are nobody's."""
-    attributes = [decoded(raw) for raw in block.spec.attributes]
     wanted = {
-        index
-        for index, attribute in enumerate(attributes)
+        index: attribute
+        for index, attribute in _entries(block.spec.attributes, handle)
         if attribute.released_at is None and handle in (None, handle_of(attribute))
     }
-    for ordinal, index in enumerate(block.spec.allocations):
+    for ordinal, index in enumerate(block.spec.allocations if wanted else ()):
         if index in wanted:
-            yield Holding(
-                address=address_at(block, ordinal),
-                ordinal=ordinal,
-                handle=handle_of(attributes[index]),
-                attributes=attributes[index].secondary,
-                sequence=block.spec.sequence_number_for_allocation.get(str(ordinal), 0),
-            )
+            yield _holding(block, ordinal, wanted[index])
+
+
+def holding_at(block: IPAMBlock, ordinal: int) -> Holding | None:
+    """Who holds an ordinal; None where nobody does."""
+    if not _is_held(block.spec, ordinal):
+        return None
+    index = block.spec.allocations[ordinal]
+    assert index is not None
+    return _holding(block, ordinal, decoded(block.spec.attributes[index]))
+
+
+def _holding(block: IPAMBlock, ordinal: int, attribute: AllocationAttribute) -> Holding:
+    return Holding(
+        address=address_at(block, ordinal),
+        ordinal=ordinal,
+        handle=handle_of(attribute),
+        attributes=attribute.secondary,
+        sequence=block.spec.sequence_number_for_allocation.get(str(ordinal), 0),
+    )
+
+
+def _is_held(spec: IPAMBlockSpec, ordinal: int) -> bool:
+    index = spec.allocations[ordinal]
+    return index is not None and decoded(spec.attributes[index]).released_at is None
+
+
+def _entries(attributes: tuple[Raw, ...], handle: str | None) -> Iterator[tuple[int, AllocationAttribute]]:
+    """Entries with their index; with a handle, those that may be its. To look for its text is a tenth of decoding."""
+    needle = handle.encode() if handle is not None and handle.isascii() and not _ESCAPED.intersection(handle) else b""
+    for index, raw in enumerate(attributes):
+        if needle in (text := bytes(raw)):
+            yield index, _decoded(text)
 
 
 def handle_of(attribute: AllocationAttribute) -> str | None:
@@ -180,8 +207,7 @@ def is_empty(block: IPAMBlock) -> bool:
 def release(block: IPAMBlock, ordinals: Iterable[int], now_s: float, cooldown_s: int) -> IPAMBlock:
     """Takes addresses back: they cool down, then are freed to the tail. Those not held are passed over."""
     spec = block.spec
-    live = {holding.ordinal for holding in holdings(block)}
-    returned = [ordinal for ordinal in ordinals if ordinal in live]
+    returned = [ordinal for ordinal in ordinals if _is_held(spec, ordinal)]
     if not returned:
         return block
     # Rounded up: the second that the format cuts off must not shorten the time that the address rests.
@@ -200,14 +226,19 @@ def release_address(
 ) -> IPAMBlock:
     """Takes one address back, if its handle and sequence number are those given. Raises Mismatch otherwise."""
     ordinal = ordinal_of(block, address)
-    for holding in holdings(block):
-        if holding.ordinal != ordinal:
-            continue
-        if handle is not None and holding.handle != handle:
-            raise Mismatch(f"address {address} is held by handle {holding.handle!r}, not {handle!r}; read it again")
-        if sequence is not None and holding.sequence != sequence:
-            raise Mismatch(f"address {address} was given out anew since it was looked at; read it again")
+    found = holding_at(block, ordinal)
+    if found is None:
+        return block
+    if handle is not None and found.handle != handle:
+        raise Mismatch(f"address {address} is held by handle {found.handle!r}, not {handle!r}; read it again")
+    if sequence is not None and found.sequence != sequence:
+        raise Mismatch(f"address {address} was given out anew since it was looked at; read it again")
     return release(block, [ordinal], now_s, cooldown_s)
+
+
+def any_cooling(block: IPAMBlock) -> bool:
+    """True if any address was released and isn't free yet."""
+    return any(decoded(raw).released_at is not None for raw in block.spec.attributes)
 
 
 def normalised(block: IPAMBlock, now_s: float, cooldown_s: int) -> IPAMBlock:
@@ -272,8 +303,8 @@ def _stamped(spec: IPAMBlockSpec, ordinals: Iterable[int]) -> dict[str, int]:
 
 def _with_attribute(known: tuple[Raw, ...], wanted: AllocationAttribute) -> tuple[tuple[Raw, ...], int]:
     """The attributes with `wanted` among them, and its index: equal entries are one, fields unknown to us included."""
-    for index, raw in enumerate(known):
-        if decoded(raw) == wanted and msgspec.json.decode(raw) == msgspec.to_builtins(wanted):
+    for index, attribute in _entries(known, wanted.handle_id):
+        if attribute == wanted and msgspec.json.decode(known[index]) == msgspec.to_builtins(wanted):
             return known, index
     return (*known, Raw(msgspec.json.encode(wanted))), len(known)
 

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 from collections.abc import Callable
 
-from calipy.datastore.stores import Conflict, NotFound
+from calipy.datastore.stores import Conflict, NotFound, Store
 from calipy.ipam import blocks, claims
 from calipy.ipam.block_writer import BlockWriter
 from calipy.ipam.claiming import Claimer
@@ -25,21 +25,24 @@ log = logging.getLogger("calipy.ipam")
 class Site:
     """What all requests of a node share."""
 
-    def __init__(
-        self, node: str, inputs: Inputs, now: Callable[[], float], writer: BlockWriter, claimer: Claimer
-    ) -> None:
+    def __init__(self, store: Store, node: str, inputs: Inputs, now: Callable[[], float]) -> None:
         self.node = node
         self.inputs = inputs
         self.now = now
-        self.writer = writer
-        self.claimer = claimer
+        self.writer = BlockWriter(store, self.fresh)
+        self.claimer = Claimer(store, node, self.writer, now)
         self.own = OwnBlocks(node, inputs.affinities)
         self.claiming = {4: asyncio.Lock(), 6: asyncio.Lock()}
+        self._warm: dict[str, IPAMBlock] = {}
         self.turns = {4: 0, 6: 0}
         """How often a family's blocks were looked at anew."""
 
     def fresh(self, block: IPAMBlock) -> IPAMBlock:
-        """The block, what has cooled down freed."""
+        """The block, what has cooled down freed. Whether anything cools is looked up once for each state of a block."""
+        if self._warm.get(block.spec.cidr) is block:
+            return block
+        if not blocks.any_cooling(block):
+            self._warm[block.spec.cidr] = block
         return blocks.normalised(block, self.now(), self.inputs.configuration().spec.ip_cooldown_seconds)
 
     async def settle(self, family: int) -> None:
@@ -197,9 +200,7 @@ class Drawing:
             done = own_work(block, request)
             if done:
                 return block, done[:count]
-            return blocks.allocate(
-                self._site.fresh(block), count, request.handle, request.attributes, self._is_reserved
-            )
+            return blocks.allocate(block, count, request.handle, request.attributes, self._is_reserved)
 
         await self._account.cover({cidr: count})
         try:

@@ -39,9 +39,9 @@ class Releases:
         cooldown = self._site.inputs.configuration().spec.ip_cooldown_seconds
 
         def edit(block: IPAMBlock) -> tuple[IPAMBlock, tuple[bool, str | None]]:
-            holder = [holding.handle for holding in blocks.holdings(block) if holding.address == address]
+            held = blocks.holding_at(block, blocks.ordinal_of(block, address))
             after = blocks.release_address(block, address, self._site.now(), cooldown, handle, sequence)
-            return after, (bool(holder), holder[0] if holder else None)
+            return after, (held is not None, held.handle if held else None)
 
         try:
             was_held, holder = await self._site.writer.edit(cidr, edit)

@@ -68,6 +68,9 @@ def problems(block: IPAMBlock) -> Iterator[Problem]:
         reason = f"has {len(spec.allocations)} entries where the block has {size} addresses"
         yield Problem("spec.allocations", "[...]", reason, "restore the block from a backup")
     known = len(spec.attributes)
+    used = [index for index in spec.allocations if index is not None]
+    if not used or (min(used) >= 0 and max(used) < known):
+        return
     for ordinal, index in enumerate(spec.allocations):
         if index is not None and not 0 <= index < known:
             reason = f"points at attribute {index} of {known}"
