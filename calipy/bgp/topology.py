@@ -347,7 +347,7 @@ def _mesh(view: _View, found: dict[str, Peer], lines: list[str]) -> None:
     restart = _restart_time(by, field, _seconds(by, field, spec.node_mesh_max_restart_time, lines), lines)
     password = spec.node_mesh_password
     for name, other in sorted(view.nodes.items()):
-        if name == view.node or other.cluster_id:
+        if other.cluster_id:
             continue
         for end in view.ends_of(name):
             local = view.local.get(6 if ":" in end.address else 4)
