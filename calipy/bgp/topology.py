@@ -160,10 +160,11 @@ def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
     guarded = guarded_addresses(found.values())
     for peer in found.values():
         if peer.ttl_security and peer.local_address not in guarded:
-            reason = (
-                f"isn't asked of connections that the peer opens: {peer.local_address} also serves peers without it"
-            )
-            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, 'set a password too')}")
+            guard, remedy = "connections that the peer opens", "set a password too"
+            if peer.password is not None:
+                guard, remedy = "this peer", "leave it out, the password guards the session"
+            reason = f"isn't asked of {guard}: {peer.local_address} also serves peers without it"
+            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, remedy)}")
 
 
 def _explicit(view: _View, peers: list[BGPPeer], found: dict[str, Peer], lines: list[str]) -> None:

@@ -255,6 +255,9 @@ def test_what_cant_be_followed_is_told_and_the_rest_goes_on(
 def test_ttl_security_beside_the_mesh_holds_in_one_direction_only(three: Nodes) -> None:
     (problem,) = compute("a", three, [], [tor(ttl_security=1)]).problems
     assert problem.startswith("Peer Global_10_0_0_1: ttlSecurity: 1: isn't asked of connections that the peer opens: ")
+    password = BGPPassword(secret_key_ref=SecretKeySelector(name="bgp", key="tor"))
+    (problem,) = compute("a", three, [], [tor(ttl_security=1, password=password)]).problems
+    assert problem.startswith("Peer Global_10_0_0_1: ttlSecurity: 1: isn't asked of this peer: ")
 
 
 def test_a_peer_of_a_family_that_the_node_lacks_is_told(three: Nodes) -> None:
