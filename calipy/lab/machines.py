@@ -110,7 +110,8 @@ class Machine:
             source.mkdir(parents=True, exist_ok=True)
         self._control.unlink(missing_ok=True)
         binds = {target: str(source) for target, source in self.binds.items()}
-        (self.folder / "machine.json").write_bytes(msgspec.json.encode({"name": self.name, "binds": binds}))
+        order = {"name": self.name, "binds": binds, "program": sorted({str(_PACKAGES), sys.prefix, sys.base_prefix})}
+        (self.folder / "machine.json").write_bytes(msgspec.json.encode(order))
         await self._boot()
         pid = self._first_process()
         born = started(pid)
