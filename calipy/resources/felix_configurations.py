@@ -116,6 +116,13 @@ def _prefixes(text: str) -> Value:
     return ",".join(parts)
 
 
+def _interface(text: str) -> Value:
+    """An interface's name; `+` at its end stands for anything, as iptables spells it."""
+    if not re.fullmatch(r"[a-zA-Z0-9:._-]{1,15}|[a-zA-Z0-9:._-]{1,14}\+", text):
+        raise ValueError
+    return text
+
+
 _FLAG = (_flag, "true or false")
 _PORT = (_number(0, 65535), "a port, 0 to 65535")
 _MTU = (_number(0, 65535), "bytes, 0 (detect) to 65535")
@@ -147,7 +154,7 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("natOutgoingExclusions", (_one_of("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly or IPPoolsAndHostIPs"),
      "IPPoolsOnly"),
     ("natPortRange", (_ports, "a port or first:last"), None),
-    ("iptablesNATOutgoingInterfaceFilter", (_prefixes, "an interface's name"), None),
+    ("iptablesNATOutgoingInterfaceFilter", (_interface, "an interface's name, perhaps with + at its end"), None),
     ("nftablesFilterDenyAction", _DENY, "DROP"),
     ("nftablesFilterAllowAction", _ALLOW, "ACCEPT"),
     ("nftablesMarkMask", _MASK, 0xFFFF0000),
@@ -167,6 +174,7 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("vxlanPort", _PORT, 4789),
     ("vxlanVNI", (_number(1, 16777215), "1 to 16777215"), 4096),
     ("allowVXLANPacketsFromWorkloads", _FLAG, False),
+    ("allowIPIPPacketsFromWorkloads", _FLAG, False),
     ("logSeverityScreen", _LEVEL, "Info"),
     ("healthEnabled", _FLAG, False),
     ("healthHost", _ANY, "localhost"),
@@ -203,7 +211,6 @@ _KNOWN: tuple[str, ...] = tuple(
         "netlinkTimeout",
         "ipipEnabled",
         "ipipMTU",
-        "allowIPIPPacketsFromWorkloads",
         "logSeverityFile",
         "logSeveritySys",
         "logFilePath",

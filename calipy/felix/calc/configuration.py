@@ -36,6 +36,7 @@ _ATTRIBUTES: Mapping[str, str] = {
     "vxlanPort": "vxlan_port",
     "vxlanVNI": "vxlan_vni",
     "allowVXLANPacketsFromWorkloads": "allow_vxlan_from_workloads",
+    "allowIPIPPacketsFromWorkloads": "allow_ipip_from_workloads",
     "mtuIfacePattern": "mtu_interface_pattern",
     "programClusterRoutes": "program_cluster_routes",
     "logSeverityScreen": "log_severity_screen",

@@ -37,6 +37,7 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     vxlan_port: int = 4789
     vxlan_vni: int = 4096
     allow_vxlan_from_workloads: bool = False
+    allow_ipip_from_workloads: bool = False
     mtu_interface_pattern: str = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] = "EnabledIPIPOnly"
     log_severity_screen: str = "INFO"

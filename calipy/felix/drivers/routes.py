@@ -1,13 +1,13 @@
 """The one writer of the FIB: every route of ours, whatever it came from.
 
-Ours are the routes of the main table with our protocols (80, BIRD's 12), and, where removeExternalRoutes says so, all
-unicast routes on workload interfaces: so what a Calico node left (protocol 3) is adopted.
+Ours are the routes of the main table with our protocols (80, BIRD's 12), all on tunnel devices, and, where
+removeExternalRoutes says so, all on workload interfaces: so what a Calico node left (protocol 3) is adopted.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -33,14 +33,13 @@ class RoutesDriver:
     name = "routes"
     transactional = False
 
-    def __init__(self, socket: NetlinkSocket, workload_indices: Mapping[int, object] | None = None) -> None:
+    def __init__(self, socket: NetlinkSocket, owns_link: Callable[[int], bool] = lambda index: False) -> None:
+        """`owns_link` tells by a link's index whether all routes over it are ours."""
         self._socket = socket
-        self._learned: set[ObjectName] = set()
+        self._owns_link = owns_link
         self._protocols: dict[ObjectName, int] = {}
         self._links: dict[ObjectName, tuple[int, ...]] = {}
         self._over: dict[int, set[ObjectName]] = {}
-        self.workload_indices = workload_indices if workload_indices is not None else {}
-        """Indices of links whose routes are all ours; the agent keeps it current."""
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of a KernelRoute."""
@@ -95,7 +94,7 @@ class RoutesDriver:
         if route.protocol in (PROTOCOL_CALIPY, PROTOCOL_BIRD):
             return True
         kernels_own = route.protocol == rtnetlink.PROTOCOL_KERNEL
-        return not kernels_own and route.kind == "unicast" and route.device in self.workload_indices
+        return not kernels_own and route.kind == "unicast" and self._owns_link(route.device or 0)
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
         """Writes routes; each is taken or refused by itself."""
