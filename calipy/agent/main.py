@@ -252,8 +252,9 @@ class Agent:
 
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
-        host = mtu.host_mtu(self.monitor.links.values(), self.felix.mtu_interface_pattern)
-        return mtu.pod_mtu(host, self.feed.pools())
+        felix = self.engine.settings
+        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name

@@ -52,7 +52,7 @@ class Engine:
         """Those in force."""
         self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
         self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
-        self.links = LinksDriver(self._socket)
+        self.links = LinksDriver(self._socket, namespace)
         self.routes = RoutesDriver(self._socket, lambda index: self.monitor.owns_routes(index))
         self.planner = RulesPlanner()
         self.areas = [
@@ -119,4 +119,5 @@ class Engine:
         """Lets go of the sockets that it opened; the kernel's state stays."""
         self.monitor.close()
         self._socket.close()
+        self.links.close()
         self.nftables.close()

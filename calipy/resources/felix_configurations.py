@@ -116,6 +116,16 @@ def _prefixes(text: str) -> Value:
     return ",".join(parts)
 
 
+def _features(text: str) -> Value:
+    """Which of the features that make a difference here are said to be there."""
+    found = []
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name and _flag(value) and name in _FEATURES:
+            found.append(name)
+    return tuple(found)
+
+
 def _interface(text: str) -> Value:
     """An interface's name; `+` at its end stands for anything, as iptables spells it."""
     if not re.fullmatch(r"[a-zA-Z0-9:._-]{1,15}|[a-zA-Z0-9:._-]{1,14}\+", text):
@@ -123,6 +133,7 @@ def _interface(text: str) -> Value:
     return text
 
 
+_FEATURES = ("ChecksumOffloadBroken",)
 _FLAG = (_flag, "true or false")
 _PORT = (_number(0, 65535), "a port, 0 to 65535")
 _MTU = (_number(0, 65535), "bytes, 0 (detect) to 65535")
@@ -175,6 +186,7 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("vxlanVNI", (_number(1, 16777215), "1 to 16777215"), 4096),
     ("allowVXLANPacketsFromWorkloads", _FLAG, False),
     ("allowIPIPPacketsFromWorkloads", _FLAG, False),
+    ("featureDetectOverride", (_features, "Name=true or Name=false, comma separated"), ()),
     ("logSeverityScreen", _LEVEL, "Info"),
     ("healthEnabled", _FLAG, False),
     ("healthHost", _ANY, "localhost"),
@@ -229,7 +241,6 @@ _KNOWN: tuple[str, ...] = tuple(
         "liveMigrationRouteConvergenceTime",
         "localSubnetL2Reachability",
         "localSubnetL2ReachabilityRefreshInterval",
-        "featureDetectOverride",
         "featureGates",
         "logActionRateLimit",
         "logActionRateLimitBurst",

@@ -60,9 +60,10 @@ class Node:
         self.route_socket = NetlinkSocket.open(ROUTE, namespace=namespace.fd)
         self.nftables: NftablesDriver = open_driver(namespace.fd)
         self.planner = RulesPlanner()
+        self.links = LinksDriver(self.route_socket, namespace.fd)
         self.areas = [
             Area(self.nftables, self.planner),
-            Area(LinksDriver(self.route_socket), TunnelPlanner()),
+            Area(self.links, TunnelPlanner()),
             Area(RoutesDriver(self.route_socket), RoutePlanner()),
         ]
         self.dataplane = Dataplane(self.areas, thread)
@@ -81,6 +82,7 @@ class Node:
 
     def close(self) -> None:
         self.route_socket.close()
+        self.links.close()
         self.nftables.close()
 
 

@@ -98,6 +98,7 @@ def _settings(found: Mapping[str, Value], sources: Mapping[str, str]) -> FelixSe
     attributes: dict[str, object] = {
         attribute: found[name] for name, attribute in _ATTRIBUTES.items() if found.get(name) is not None
     }
+    attributes["checksum_offload_broken"] = found.get("featureDetectOverride") == ("ChecksumOffloadBroken",)
     prefixes = found.get("interfacePrefix")
     if prefixes:
         attributes["interface_prefixes"] = tuple(str(prefixes).split(","))

@@ -36,6 +36,8 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     vxlan_mtu_v6: int = 0
     vxlan_port: int = 4789
     vxlan_vni: int = 4096
+    checksum_offload_broken: bool = False
+    """featureDetectOverride ChecksumOffloadBroken; Linux up to 5.7, which is below our floor, would detect it."""
     allow_vxlan_from_workloads: bool = False
     allow_ipip_from_workloads: bool = False
     mtu_interface_pattern: str = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"

@@ -15,7 +15,7 @@ from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
 from calipy.felix.plans import KernelRoute, Way, route_key, route_name
 from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
-from calipy.netlink import rtnetlink
+from calipy.netlink import messages, rtnetlink
 from calipy.netlink.messages import Message
 from calipy.netlink.socket import NetlinkSocket
 
@@ -98,23 +98,37 @@ class RoutesDriver:
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
         """Writes routes; each is taken or refused by itself."""
-        refusals = []
-        for refusal in self._socket.request([self._message(op) for op in ops]):
-            op = ops[refusal.index]
-            if isinstance(op, Put) or refusal.errno not in _GONE:
-                refusals.append(Refusal(op.name, refusal.errno, refusal.text))
+        answers = self._socket.request([self._message(op) for op in ops])
+        refusals = tuple(found for answer in answers if (found := self._judge(ops[answer.index], answer)) is not None)
+        refused = {refusal.name for refusal in refusals}
         for op in ops:
             value = op.value if isinstance(op, Put) else None
             assert value is None or isinstance(value, KernelRoute)
-            self._remember(op.name, value)
-        return Outcome(refusals=tuple(refusals))
+            if op.name not in refused:
+                self._remember(op.name, value)
+        return Outcome(refusals=refusals)
+
+    def _judge(self, op: Op, answer: messages.Refusal) -> Refusal | None:
+        """What an answer comes to: nothing where what was to go isn't there, or a second try succeeds."""
+        if not isinstance(op, Put):
+            return None if answer.errno in _GONE else Refusal(op.name, answer.errno, answer.text)
+        if op.replaces and answer.errno == errno.EINVAL and ":" in op.name.name:
+            # Linux finds an IPv6 gateway of a tunnel, which lies in its node's block, by the very route that is to be
+            # replaced, and refuses it where that one has another device.
+            again = self._socket.request([self._delete(op.name), self._message(op)])
+            if not any(second.index == 1 for second in again):
+                return None
+        return Refusal(op.name, answer.errno, answer.text)
 
     def _message(self, op: Op) -> Message:
         key = route_key(op.name)
         if isinstance(op, Put):
             assert isinstance(op.value, KernelRoute)
             return rtnetlink.put_route(netlink_route(key, op.value))
-        protocol = self._protocols.get(op.name, 0)
+        return self._delete(op.name)
+
+    def _delete(self, name: ObjectName) -> Message:
+        key, protocol = route_key(name), self._protocols.get(name, 0)
         family = 6 if ":" in key.prefix else 4
         return rtnetlink.delete_route(
             rtnetlink.Route(

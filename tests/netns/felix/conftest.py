@@ -17,6 +17,7 @@ from calipy.cni import wiring
 from calipy.cni.wiring import Wiring
 from calipy.conversion.nodes import vxlan_mac
 from calipy.felix.calc.world import ResourceGone, ResourcePut
+from calipy.felix.drivers.offloads import Offloads
 from calipy.felix.engine import Engine
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink import rtnetlink as rt
@@ -167,6 +168,15 @@ class FelixNode:
     def repairs(self) -> dict[str, int]:
         """Foreign changes repaired, by driver."""
         return {driver: count for driver, count in self.repaired.items() if count}
+
+    @property
+    def mac(self) -> str:
+        """Its tunnel device's MAC."""
+        return vxlan_mac(self.name, 4)
+
+    def offloads(self) -> Offloads:
+        """Its links' checksum offloads; the test closes it."""
+        return Offloads(self.host.fd)
 
     def counters(self) -> Mapping[str, tuple[int, int]]:
         """By driver: reads and writes."""
