@@ -172,6 +172,8 @@ class Agent:
         files.put(settings.state_folder / "nodename", f"{settings.node}\n")
 
     def _site(self, store: Store) -> Site:
+        kernel = Wires(self.settings.sysctl_folder, self.thread)
+        self.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
             interface_prefix=self.felix.interface_prefixes[0],
@@ -184,8 +186,8 @@ class Agent:
             addresses=AllocatedAddresses(self.allocator, self.settings.node, time.time),
             endpoints=ProgrammedEndpoints(self.endpoints),
             pods=StoredPods(store, self.settings.node, embedded=True),
-            flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER)), self.thread),
-            kernel=Wires(self.settings.sysctl_folder, self.thread),
+            flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER), self.settings.sysctl_folder), self.thread),
+            kernel=kernel,
             attachments=Attachments(self.settings.state_folder / "attachments", self.thread),
         )
 

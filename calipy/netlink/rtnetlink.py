@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from calipy.netlink import attributes as nla
-from calipy.netlink.messages import CREATE, EXCLUSIVE, REPLACE, Message
+from calipy.netlink.messages import APPEND, CREATE, EXCLUSIVE, REPLACE, Message
 
 AF_UNSPEC, AF_INET, AF_INET6, AF_BRIDGE = 0, 2, 10, 7
 NEW_LINK, DELETE_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
@@ -332,6 +332,11 @@ def put_route(route: Route) -> Message:
 def add_route(route: Route) -> Message:
     """Creates a route that must not be there yet (EEXIST)."""
     return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route))
+
+
+def append_route(route: Route) -> Message:
+    """Creates an IPv6 route besides those of the same prefix and metric through other links."""
+    return Message(NEW_ROUTE, CREATE | APPEND, _route(route))
 
 
 def delete_route(route: Route) -> Message:
