@@ -59,7 +59,7 @@ def _number(low: int, high: int) -> Callable[[str], Value]:
 
 def _seconds(text: str) -> Value:
     seconds = float(text)
-    if seconds < 0:
+    if not 0 <= seconds < 1e9:
         raise ValueError
     return seconds
 
@@ -135,16 +135,14 @@ def _interface(text: str) -> Value:
 
 _FEATURES = ("ChecksumOffloadBroken",)
 _FLAG = (_flag, "true or false")
-_PORT = (_number(0, 65535), "a port, 0 to 65535")
+_PORT = (_number(1, 65535), "a port, 1 to 65535")
 _MTU = (_number(0, 65535), "bytes, 0 (detect) to 65535")
-_MASK = (_number(1, 0xFFFFFFFF), "a mask of 32 bits, not 0")
 _METRIC = (_number(1, 2147483646), "1 to 2147483646")
 _SWITCH = (_one_of("Enabled", "Disabled"), "Enabled or Disabled")
 _LEVEL = (
     _one_of("Debug", "Info", "Warning", "Error", "Fatal", "Trace", "None"),
     "Trace, Debug, Info, Warning, Error, Fatal or None",
 )
-_ALLOW = (_one_of("ACCEPT", "RETURN"), "ACCEPT or RETURN")
 _DENY = (_one_of("DROP", "REJECT"), "DROP or REJECT")
 _ROUTES = (
     _one_of("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"),
@@ -167,8 +165,6 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("natPortRange", (_ports, "a port or first:last"), None),
     ("iptablesNATOutgoingInterfaceFilter", (_interface, "an interface's name, perhaps with + at its end"), None),
     ("nftablesFilterDenyAction", _DENY, "DROP"),
-    ("nftablesFilterAllowAction", _ALLOW, "ACCEPT"),
-    ("nftablesMarkMask", _MASK, 0xFFFF0000),
     ("mtuIfacePattern", (_pattern, "a regular expression"),
      r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"),
     ("deviceRouteProtocol", (_number(0, 255), "0 to 255"), 80),
@@ -229,6 +225,8 @@ _KNOWN: tuple[str, ...] = tuple(
         "logPrefix",
         "healthTimeoutOverrides",
         "nftablesMode",
+        "nftablesFilterAllowAction",
+        "nftablesMarkMask",
         "nftablesMangleAllowAction",
         "nftablesFlowTableOffload",
         "nftablesFlowTableDataIfacePattern",
@@ -349,6 +347,33 @@ _KNOWN: tuple[str, ...] = tuple(
         "debugSimulateDataplaneHangAfter",
     ]
 )
+_PROCESS_ONLY = frozenset(
+    {
+        "FELIX_DATASTORETYPE",
+        "FELIX_FELIXHOSTNAME",
+        "FELIX_TYPHAADDR",
+        "FELIX_TYPHAK8SSERVICENAME",
+        "FELIX_TYPHAK8SNAMESPACE",
+        "FELIX_TYPHAREADTIMEOUT",
+        "FELIX_TYPHAWRITETIMEOUT",
+        "FELIX_TYPHACAFILE",
+        "FELIX_TYPHACERTFILE",
+        "FELIX_TYPHAKEYFILE",
+        "FELIX_TYPHACN",
+        "FELIX_TYPHAURISAN",
+        "FELIX_ETCDADDR",
+        "FELIX_ETCDCAFILE",
+        "FELIX_ETCDCERTFILE",
+        "FELIX_ETCDENDPOINTS",
+        "FELIX_ETCDKEYFILE",
+        "FELIX_ETCDSCHEME",
+        "FELIX_DEBUGBPFCGROUPV2",
+        "FELIX_DEBUGCPUPROFILEPATH",
+        "FELIX_DEBUGPANICAFTER",
+        "FELIX_DEBUGSIMULATEDATARACE",
+    }
+)
+"""Calico's parameters for file and environment alone; known, without effect."""
 _OTHER_VARIABLES = {
     "ipipEnabled": "FELIX_IPINIPENABLED",
     "ipipMTU": "FELIX_IPINIPMTU",
@@ -399,7 +424,8 @@ def from_variables(texts: Mapping[str, str]) -> tuple[dict[str, Value], list[str
     for name, text in texts.items():
         parameter = _BY_VARIABLE.get(name.upper())
         if parameter is None:
-            unknown.append(name)
+            if name.upper() not in _PROCESS_ONLY:
+                unknown.append(name)
         elif parameter.effect:
             try:
                 found[parameter.name] = parse_text(parameter, text)

@@ -64,11 +64,12 @@ class FelixNode:
     def _note(self, driver: str, reason: str) -> None:
         self.repaired[driver] += 1
 
-    async def start(self, group: asyncio.TaskGroup) -> None:
+    async def start(self, group: asyncio.TaskGroup, endpoints: Sequence[WorkloadEndpoint] = ()) -> None:
         """Everything, as the agent does once it is in sync."""
         engine = self.engine
         await engine.guard()
         engine.monitor.start()
+        engine.endpoints.restore(list(endpoints))
         self._tasks = [group.create_task(engine.calculator.run()), group.create_task(engine.dataplane.run())]
 
     def successor(self) -> Engine:
@@ -104,7 +105,12 @@ class FelixNode:
 
     async def configure(self, **spec: object) -> None:
         """FelixConfiguration `default` becomes this."""
-        await self.put(FelixConfiguration(metadata=ObjectMeta(name="default"), spec=spec))
+        await self.put(self.settings_object(**spec))
+
+    @staticmethod
+    def settings_object(**spec: object) -> FelixConfiguration:
+        """FelixConfiguration `default`."""
+        return FelixConfiguration(metadata=ObjectMeta(name="default"), spec=spec)
 
     async def settled(self) -> None:
         """What the kernel said until now, and what was asked for, is dealt with."""
@@ -334,12 +340,16 @@ async def felix(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[...,
         async with asyncio.TaskGroup() as group:
 
             async def make(
-                name: str, host: Any = None, values: Sequence[Resource] = (), own_table: bool = True
+                name: str,
+                host: Any = None,
+                values: Sequence[Resource] = (),
+                own_table: bool = True,
+                endpoints: Sequence[WorkloadEndpoint] = (),
             ) -> FelixNode:
                 node = FelixNode(name, host or namespaces(name), namespaces, thread, own_table)
                 made.append(node)
                 node.post(values)
-                await node.start(group)
+                await node.start(group, endpoints)
                 await asyncio.wait_for(node.engine.dataplane.first_apply.wait(), 10)
                 await node.settled()
                 return node
