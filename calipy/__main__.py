@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
 
 import click
 
-
-class _Lazy(click.Group):
-    """A group whose commands live in modules that are imported when they are used, not before."""
-
-    commands_in: ClassVar[dict[str, tuple[str, str]]] = {}
-    """Command -> the module and the attribute that hold it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self.commands_in])
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.commands_in:
-            return super().get_command(ctx, name)
-        import importlib
-
-        module, attribute = self.commands_in[name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+from calipy.console.commands import Program
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=Program)
 def calipy() -> None:
     """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
 
@@ -56,6 +37,13 @@ def install_cni(folder: str, forwarder: str) -> None:
 def main() -> None:
     """The `calipy` command."""
     calipy(prog_name="calipy")
+
+
+def pycalicoctl() -> None:
+    """The `pycalicoctl` command."""
+    from calipy.ctl.main import pycalicoctl as program
+
+    program(prog_name="pycalicoctl")
 
 
 if __name__ == "__main__":
