@@ -70,7 +70,7 @@ def _explicit(pools: Iterable[IPPool], family: int, asked: str) -> IPPool:
     for pool in pools:
         if asked in (pool.metadata.name, pool.spec.cidr):
             if not pool.allocatable:
-                raise Unusable(f"pool {asked} is disabled or being deleted; enable it or ask for another one")
+                raise Unusable(f"pool {asked} {pool.hindrance}; mend it or ask for another one")
             return pool
     raise Unusable(f"there is no IPv{family} pool {asked}; create it or ask for another one")
 

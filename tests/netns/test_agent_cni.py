@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from calipy.cni.protocol import PodReference
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain import query
 from calipy.explain.report import EndpointReport, NodeReport
+from calipy.lab.executions import execute
 from calipy.lab.machines import Machine, Process
+from calipy.lab.mounts import mount
 from calipy.lab.runner import Added, CniFailure, Runtime
 from calipy.resources import ip_pools, ipam_blocks, ipam_handles, pods
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
@@ -166,6 +169,8 @@ class Node:
     async def stop(self) -> None:
         """Off, and nothing on the host."""
         await self.machine.power_cut()
+        if self.store.is_mount():
+            await execute(["umount", str(self.store)])
 
 
 def arguments(pod: str) -> dict[str, str]:
@@ -196,8 +201,7 @@ def sweep() -> None:
     for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdecimal() and not Path("/proc", pid).exists():
-            for identity in folder.glob("*/identity.json"):
-                asyncio.run(Machine(identity.parent.name, identity.parent).power_cut())
+            asyncio.run(Node(folder).stop())
             shutil.rmtree(folder)
 
 
@@ -293,12 +297,8 @@ async def test_calicos_result_and_wiring(node: Node) -> None:
     }.items():  # fmt: skip
         path = "net." + name
         assert (await node.run("sysctl", "-n", path)).strip() == str(value), name
-    for name in (
-        "ipv4.ip_forward",
-        "ipv6.conf.all.forwarding",
-        "ipv6.conf.all.disable_ipv6",
-        "ipv6.conf.eth0.accept_dad",
-    ):
+    keys = ("all.forwarding", "all.disable_ipv6", "eth0.accept_dad")
+    for name in ("ipv4.ip_forward", *(f"ipv6.conf.{key}" for key in keys)):
         assert (await node.run("ip", "netns", "exec", "one", "sysctl", "-n", f"net.{name}")).strip() == "0", name
     (stored,) = node.rows(pods.KIND)
     notes = stored.metadata.annotations
@@ -560,7 +560,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], int, tuple[str, ...]]] 
     "bad conf: no such feature": ({"device_type": "netkit"}, {}, 2, ("device_type is 'netkit'", "veth")),
     "unknown pool": ({"ipam": {"ipv4_pools": ["gold"]}}, {}, 100, ("gold",)),
     "unmasked CIDR": ({"ipam": {"ipv4_pools": ["10.123.0.1/24"]}}, {}, 100, ("10.123.0.1/24",)),
-    "annotation: no JSON": ({}, {"ipAddrs": "10.123.0.5"}, 104, ("ipAddrs is '10.123.0.5'", "JSON list", "write it as")),
+    "annotation: no JSON": ({}, {"ipAddrs": "10.123.0.5"}, 104, ("is '10.123.0.5'", "JSON list", "write it as")),
     "annotation: no address": ({}, {"ipAddrs": '["x"]'}, 104, ("ipAddrs", "'x' is no IP address", "without prefix")),
     "annotation: family": ({}, {"ipFamilies": '["IPv5"]'}, 104, ("ipFamilies", "IPv5", '"IPv4" and "IPv6"')),
     "annotation: MAC": ({}, {"hwAddr": "01:00:00:00:00:01"}, 104, ("hwAddr is '01:", "not the address of one host")),
@@ -636,3 +636,303 @@ async def adds(node: Node, runtime: Runtime) -> bool:
         await node.add("one", runtime)
         return True
     return False
+
+
+async def test_overlapping_pools(node: Node) -> None:
+    """Written past every check: an address must not be given out from both."""
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    pool = IPPool(metadata=ObjectMeta(name="twin"), spec=IPPoolSpec(cidr="10.123.0.128/25", block_size=27))
+    made = await store.create(ip_pools.KIND, pool)
+    runtime = node.other(ipam={"ipv4_pools": ["twin"]})
+
+    async def refused() -> bool:
+        with pytest.raises(CniFailure) as caught:
+            await node.add("one", runtime)
+        assert caught.value.code == 100
+        return "10.123.0.128/25 overlaps 10.123.0.0/24 of IPPool/default-ipv4-ippool" in str(caught.value)
+
+    try:
+        await until(refused, "the pool is known")
+    finally:
+        await store.delete(ip_pools.KIND, made)
+        await store.close()
+
+
+async def test_a_node_without_a_default_route(node: Node) -> None:
+    """Where the kernel answers no ARP for 169.254.1.1."""
+    await node.run("ip", "route", "delete", "default")
+    one, two = await node.add("one"), await node.add("two")
+    assert all([await node.pings("one", address) for address in two.addresses])
+    assert all([await node.pings("", address) for address in one.addresses])
+    await node.delete("one")
+    await node.delete("two")
+    await node.run("ip", "route", "add", "default", "dev", "eth0")
+
+
+# --- the agent comes and goes ---
+
+
+async def status(node: Node) -> str:
+    """What STATUS says; empty = ready."""
+    try:
+        await node.runtime.status()
+    except CniFailure as failure:
+        return f"{failure.code} {failure}"
+    return ""
+
+
+async def test_status_stays_well_through_a_restart_while_add_says_try_again(own: Node) -> None:
+    await own.start()
+    await own.netns("one")
+    said: list[str] = []
+    answers: set[int] = set()
+    over = asyncio.Event()
+
+    async def watch() -> None:
+        while not over.is_set():
+            said.append(await status(own))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.1)
+
+    async def attach() -> bool:
+        try:
+            await own.add("one")
+        except CniFailure as failure:
+            answers.add(failure.code)
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch())
+        await own.agent.restart()
+        await until(lambda: not own.inside("/run/calipy/cni.sock").exists() or attach_failed(answers, attach), "gone")
+        await until(attach, "ADD is served again")
+        over.set()
+    assert said
+    assert set(said) == {""}
+    assert answers == {11}
+    await own.delete("one")
+
+
+async def attach_failed(answers: set[int], attach: Callable[[], Any]) -> bool:
+    """True once an ADD was told to try again."""
+    await attach()
+    return bool(answers)
+
+
+async def test_status_fails_before_the_first_readiness_and_after_the_grace_period(own: Node) -> None:
+    await own.boot()
+    conflist = {"name": "k8s-pod-network", "cniVersion": "1.1.0", "plugins": [{"type": "calipy-cni"}]}
+    (own.net / "10-calipy.conflist").write_text(json.dumps(conflist))
+    assert "50 " in await status(own)
+    assert "has not been ready since this node booted" in await status(own)
+    await own.start_agent(restart=False, CALIPY_STATUS_GRACE_PERIOD="1")
+    await own.ready()
+    await until(lambda: says(own, ""), "ready")
+    await own.agent.kill()
+    await until(lambda: says(own, "the CalIPy agent is absent or can't attach pods"), "not ready")
+    with pytest.raises(CniFailure) as caught:
+        await own.add("one")
+    assert caught.value.code == 11
+
+
+async def says(node: Node, words: str) -> bool:
+    """Whether STATUS says it."""
+    said = await status(node)
+    return words in said if words else not said
+
+
+async def test_a_killed_agents_successor_writes_nothing(own: Node) -> None:
+    await own.start()
+    added = [await own.add(name) for name in ("one", "two")]
+    before = (await own.agent.status()).pid
+    await own.run("ip", "netns", "exec", "one", "ping", "-c1", "-W2", added[1].addresses[0])
+    await own.agent.kill()
+    assert await own.pings("one", added[1].addresses[1])
+    await until(lambda: successor(own, before), "the next agent is ready")
+    report = await own.ask("status", NodeReport)
+    assert {driver.driver: driver.writes for driver in report.drivers if driver.writes} == {}
+    assert report.repairs == {}
+    assert await own.pings("two", added[0].addresses[0])
+    await own.check("one")
+    await own.delete("one")
+    await own.delete("two")
+    assert await own.left() == {}
+
+
+async def successor(node: Node, before: int) -> bool:
+    """Whether another agent than that is ready."""
+    found = await node.agent.status()
+    return found.pid not in (0, before) and await node.status_or_none() is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_an_agent_that_ends_in_the_middle_of_add(own: Node, number: int) -> None:
+    await own.start()
+    with locked(own.store):
+        async with asyncio.TaskGroup() as group:
+            adding = group.create_task(failing(own.add("one")))
+            await until(lambda: (own.state / "attachments/k8s-pod-network@one@eth0").exists(), "ADD is at work")
+            await own.agent.signal(number)
+    assert adding.result().code == 11
+    await own.ready()
+    await until(lambda: nothing(own), "the next agent has taken it back")
+    await own.add("one")
+    await own.delete("one")
+    assert await own.left() == {}
+
+
+async def nothing(node: Node) -> bool:
+    """Whether an agent is there and nothing is left of any container."""
+    with contextlib.suppress(query.Unanswered):
+        return not await node.left()
+    return False
+
+
+async def failing(work: Any) -> CniFailure:
+    """The failure of what must fail."""
+    try:
+        await work
+    except CniFailure as failure:
+        return failure
+    raise AssertionError("it has succeeded")
+
+
+async def test_another_agent_on_the_node(own: Node) -> None:
+    await own.start()
+    environment = {
+        **ENVIRONMENT, "CALIPY_RUN_DIR": "/run/second", "CALIPY_STATE_DIR": "/run/second-state",
+        "CNI_NET_DIR": "/run/second-net", "FELIX_HEALTHENABLED": "false",
+    }  # fmt: skip
+    second = await own.machine.spawn("second", (*CALIPY, "agent"), environment)
+    await until(lambda: "table inet calipy is owned by " in second.log.read_text(), "it has seen the first")
+    await own.add("one")
+    await own.check("one")
+    assert not own.inside("/run/second-net").exists()
+    await second.stop()
+    await own.delete("one")
+    assert await own.left() == {}
+
+
+# --- the store is away ---
+
+
+@contextlib.contextmanager
+def away(node: Node, way: str) -> Iterator[str]:
+    """The store can't be used, for the reason that is given, and then it can."""
+    path, filler = node.store / "datastore.sqlite3", node.store / "filler"
+    if way == "locked":
+        with locked(node.store):
+            yield "another process keeps it locked"
+    elif way == "full":
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        yield "there is no space left on its device"
+        filler.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = path.read_bytes()
+        path.write_bytes(before[:16] + b"\xa5" * (len(before) - 16))
+        yield "it is no SQLite database"
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("way", ["locked", "corrupt", "full"])
+async def test_the_store_is_away(own: Node, way: str) -> None:
+    """DEL detaches, leaves a release on record and succeeds; ADD says why it can't; all is well when it is back."""
+    if way == "full":
+        own.store.mkdir()
+        mount("small", str(own.store), "tmpfs", options="size=16m")
+    await own.start()
+    added = await own.add("one")
+    with away(own, way) as reason:
+        await own.delete("one")
+        assert added.interfaces[0].name not in await own.run("ip", "-br", "link")
+        assert "eth0" not in await own.run("ip", "-n", "one", "-br", "link")
+        (record,) = (own.state / "attachments").iterdir()
+        assert json.loads(record.read_bytes())["state"] == "leaving"
+        if way != "corrupt":
+            assert [handle.spec.handle_id for handle in own.rows(ipam_handles.KIND)] == ["k8s-pod-network.one"]
+        failure = await failing(own.add("two"))
+        assert failure.code == 11
+        assert "the store is away: /var/lib/calipy/datastore.sqlite3: " in str(failure)
+        assert reason in str(failure)
+        assert await status(own) == ""
+    if way == "corrupt":
+        await own.agent.restart()  # the remedy that is given
+    await until(lambda: nothing(own), "the release is replayed")
+    await own.add("two")
+    await own.check("two")
+    await own.delete("two")
+    assert await own.left() == {}
+
+
+# --- old flows ---
+
+TALK = """
+import socket, time
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.connect(("10.96.0.9", 5000))
+tcp = socket.create_connection(("10.96.0.9", 5001))
+tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+print("up", flush=True)
+while True:
+    for sender in (udp, tcp):
+        try:
+            sender.send(b"old")
+        except OSError as error:
+            print(error, flush=True)
+    print("sent", flush=True)
+    time.sleep(0.005)
+"""
+LISTEN = """
+import select, socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("", 5000))
+tcp = socket.create_server(("", 5001))
+print("up", flush=True)
+connection, _ = tcp.accept()
+while True:
+    for one in select.select([udp, connection], [], [])[0]:
+        print("udp" if one is udp else "tcp", one.recv(99), flush=True)
+"""
+SNIFF = """
+import socket
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+print("up", flush=True)
+while True:
+    packet = packets.recv(2000)
+    if packet[30:34] == bytes([10, 123, 0, 200]) and packet[23] in (6, 17):
+        print("got", packet[23], flush=True)
+"""
+
+
+async def test_an_open_flow_to_a_deleted_pod_never_reaches_the_next_holder(own: Node) -> None:
+    """Through a Service's address: the translation of an open flow outlives the Service's rule."""
+    await own.start()
+
+    async def within(name: str, process: str, code: str, word: str) -> Process:
+        argv = ("ip", "netns", "exec", name, sys.executable, "-c", code)
+        made = await own.machine.spawn(process, argv, ENVIRONMENT, restart=False)
+        await until(lambda: word in made.log.read_text(), f"{process}: {word}")
+        return made
+
+    await own.run("nft", "add table ip service; add chain ip service c { type nat hook prerouting priority -100; }; "
+                         "add rule ip service c ip daddr 10.96.0.9 dnat to 10.123.0.200")  # fmt: skip
+    await own.add("client")
+    await own.add("old", ipAddrs='["10.123.0.200"]')
+    server = await within("old", "server", LISTEN, "up")
+    talk = await within("client", "talk", TALK, "up")
+    await until(lambda: {"udp b'old'", "tcp b'old'"} <= set(server.log.read_text().splitlines()), "both flows are open")
+    await own.run("nft", "delete table ip service")  # as kube-proxy when the endpoint goes
+    await own.delete("old")
+    await own.netns("new")
+    await own.run("ip", "-n", "new", "link", "set", "lo", "up")
+    sniffer = await within("new", "sniffer", SNIFF, "up")
+    added = await own.add("new", ipAddrs='["10.123.0.200"]')
+    assert await own.pings("", added.addresses[0])
+    sent = talk.log.read_text().count("sent")
+    await until(lambda: talk.log.read_text().count("sent") >= sent + 60, "it goes on talking")
+    assert "got" not in sniffer.log.read_text()
