@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import time
@@ -33,6 +34,7 @@ class Ends:
         assert self.process.stdin
         assert self.process.stdout
         self.to_pipe, self.from_pipe = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self.to_pipe, False)
         self.agents: list[socket.socket] = []
 
     def accept(self) -> socket.socket:
@@ -50,6 +52,7 @@ class Ends:
 
     def say(self, data: bytes) -> None:
         while data:
+            assert select.select([], [self.to_pipe], [], 5)[1], "the pipe doesn't read"
             data = data[os.write(self.to_pipe, data) :]
 
     def commands(self, *expected: bytes) -> None:
@@ -57,6 +60,7 @@ class Ends:
         whole = b"".join(expected)
         data = b""
         while len(data) < len(whole):
+            assert select.select([self.from_pipe], [], [], 5)[0], f"only {data!r} came"
             data += os.read(self.from_pipe, 1 << 16)
         assert data == whole
 
@@ -97,6 +101,8 @@ def test_an_answer_to_an_earlier_connection_reaches_no_later_one(ends: Ends) -> 
     ends.commands(b"reset\nversion\n")
     ends.say(b"done\n" + NEWS + VERSION + b"error\n")
     assert second.recv(1000) == b"error\n"
+    second.sendall(b"announce two\n")
+    ends.commands(b"announce two\n")
 
 
 def test_exabgp_is_read_without_an_agent_and_past_one_that_does_not_read(ends: Ends) -> None:
