@@ -1,7 +1,8 @@
 """What this node tells each of its peers (calico.md 4.4, as far as it applies to a speaker that only originates).
 
-A confirmed block goes out as a whole and stands for all that lies in it; the address of an endpoint that was borrowed
-from another node's block goes out as a /32 or /128. Both only inside a pool, never from a pool with disableBGPExport.
+A confirmed block goes out as a whole and stands for all that lies in it, whatever has become of its pool. The address
+of an endpoint outside of them (borrowed from another node's block) goes out as a /32 or /128, inside an enabled pool
+only. Nothing goes out from a pool with disableBGPExport.
 Routes learned from one peer are never told to another.
 """
 
@@ -75,7 +76,7 @@ def _borrowed(addresses: Iterable[str], blocks: list[_Network]) -> Iterator[_Net
 
 
 def _exported(prefix: _Network, pools: list[tuple[_Network, IPPool]], *, block: bool) -> bool:
-    """Step 3, 7 and 9 of the export filter: any pool around it that forbids the export, then the reason to tell it."""
+    """Steps 3, 7 and 9 of the export filter."""
     around = [pool for network, pool in pools if _inside(prefix, network)]
     if any(pool.spec.disable_bgp_export for pool in around):
         return False

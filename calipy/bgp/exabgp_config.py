@@ -11,7 +11,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 
-from calipy.bgp.peers import Peer, Topology
+from calipy.bgp.peers import Peer, Topology, guarded_addresses
 
 PROCESS = "calipy"
 """Name of the API process in the file."""
@@ -57,14 +57,6 @@ def refused(topology: Topology, passwords: Mapping[str, str]) -> dict[str, str]:
     return reasons
 
 
-def guarded_addresses(peers: Sequence[Peer]) -> frozenset[str]:
-    """Local addresses whose listening socket may ask for a minimum TTL (RFC 5082). ExaBGP has one socket an address,
-    and the kernel's minimum holds for all of its peers: it can be asked for only where each of them uses ttlSecurity.
-    Elsewhere GTSM holds for the connections that we open, not for those that we accept."""
-    open_ones = {peer.local_address for peer in peers if not peer.ttl_security}
-    return frozenset(peer.local_address for peer in peers if peer.ttl_security) - open_ones
-
-
 def environment() -> Mapping[str, str]:
     """What ExaBGP's process needs in its environment besides PATH."""
     return {
@@ -104,9 +96,8 @@ def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: fro
         ("peer-as", str(peer.as_number)),
         ("hold-time", str(peer.hold_time_s)),
         ("passive", "true" if peer.passive else "false"),
-        *_listener(topology, peer, guarded),
         ("connect", str(peer.port)),
-        *_ttl(peer),
+        *_reach(topology, peer, password, guarded),
         *_password(peer, password),
         ("group-updates", "true"),
         ("auto-flush", "true"),
@@ -124,18 +115,17 @@ def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: fro
     return "\n".join((f"neighbor {peer.address} {{", *(f"  {line}" for line in lines), "}\n"))
 
 
-def _listener(topology: Topology, peer: Peer, guarded: frozenset[str]) -> list[tuple[str, str]]:
-    """A peer with ttlSecurity beside others without leaves the listening to them, see `guarded_addresses`."""
-    if peer.ttl_security and peer.local_address not in guarded:
-        return []
-    return [("listen", str(topology.port))]
-
-
-def _ttl(peer: Peer) -> list[tuple[str, str]]:
-    if peer.ttl_security:
-        least = _GREATEST_TTL + 1 - peer.ttl_security
-        return [("incoming-ttl", str(least)), ("outgoing-ttl", str(_GREATEST_TTL))]
-    return [] if peer.multihop else [("outgoing-ttl", "1")]
+def _reach(topology: Topology, peer: Peer, password: str | None, guarded: frozenset[str]) -> list[tuple[str, str]]:
+    """Where to listen for the peer, and how far it may be. A peer with ttlSecurity beside others without can't have the
+    listening socket ask for its TTL: it leaves the listening to them and is checked on the connections that we open. If
+    it has a password it must listen all the same, for that is what puts its key on the socket; the key is its guard."""
+    listen, most = ("listen", str(topology.port)), ("outgoing-ttl", str(_GREATEST_TTL))
+    if not peer.ttl_security:
+        return [listen] if peer.multihop else [listen, ("outgoing-ttl", "1")]
+    least = ("incoming-ttl", str(_GREATEST_TTL + 1 - peer.ttl_security))
+    if peer.local_address in guarded:
+        return [listen, least, most]
+    return [listen, most] if password is not None else [least, most]
 
 
 def _password(peer: Peer, password: str | None) -> list[tuple[str, str]]:

@@ -172,7 +172,7 @@ class Rib:
         state.up = False
         # RFC 4724 4.2: a path that was stale already must not survive a second end of the session.
         moved = self._drop_stale(state)
-        seconds = min(state.restart_s, state.peer.restart_time_s) and state.restart_s
+        seconds = state.restart_s if state.peer.restart_time_s else 0
         if not seconds or not (reason == _LOST or reason in _OWN_ENDS):
             return moved | self._drop(state)
         state.stale = set(state.paths)
@@ -184,7 +184,6 @@ class Rib:
         moved: frozenset[str] = frozenset()
         for state in self._states.values():
             moved |= self._down(state, _SHUTTING_DOWN, now_s)
-            state.ours = bool(state.stale)
         return moved
 
     def _update(self, state: _State, update: Updated) -> frozenset[str]:
@@ -231,9 +230,9 @@ class Rib:
         equal = [(peer, path) for peer, path in usable if _rank(peer, path) == rank]
         lowest: dict[int, int] = {}
         for _, path in equal:
-            neighbour = _neighbour_as(path)
-            lowest[neighbour] = min(lowest.get(neighbour, _GREATEST), path.med or 0)
-        equal = [(peer, path) for peer, path in equal if (path.med or 0) <= lowest[_neighbour_as(path)]]
+            neighbour, med = _neighbour_as(path), path.med or 0
+            lowest[neighbour] = min(lowest.get(neighbour, med), med)
+        equal = [(peer, path) for peer, path in equal if (path.med or 0) == lowest[_neighbour_as(path)]]
         external = [(peer, path) for peer, path in equal if peer.external]
         return external or equal
 

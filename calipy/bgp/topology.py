@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from calipy.bgp.peers import NextHopMode, Peer, Topology
+from calipy.bgp.peers import NextHopMode, Peer, Topology, guarded_addresses
 from calipy.model.nodes import NodeAddress
 from calipy.resources.bgp_configurations import (
     DEFAULT_AS_NUMBER,
@@ -103,6 +103,7 @@ def compute(
         _explicit(view, sorted(peers, key=lambda peer: peer.metadata.name), found, lines)
         _mesh(view, found, lines)
     _services(view.spec, lines)
+    _half_guarded(found, lines)
     return Topology(
         node=node,
         router_id=identity,
@@ -153,6 +154,17 @@ def _services(spec: BGPConfigurationSpec, lines: list[str]) -> None:
             reason = "services are not announced by CalIPy"
             remedy = "announce the ranges from the router that serves them"
             lines.append(f"BGPConfiguration default: {Problem(f'spec.{field}', ranges, reason, remedy)}")
+
+
+def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
+    guarded = guarded_addresses(found.values())
+    for peer in found.values():
+        if peer.ttl_security and peer.local_address not in guarded:
+            guard, remedy = "connections that the peer opens", "set a password too"
+            if peer.password is not None:
+                guard, remedy = "this peer", "leave it out, the password guards the session"
+            reason = f"isn't asked of {guard}: {peer.local_address} also serves peers without it"
+            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, remedy)}")
 
 
 def _explicit(view: _View, peers: list[BGPPeer], found: dict[str, Peer], lines: list[str]) -> None:
@@ -336,7 +348,7 @@ def _mesh(view: _View, found: dict[str, Peer], lines: list[str]) -> None:
     restart = _restart_time(by, field, _seconds(by, field, spec.node_mesh_max_restart_time, lines), lines)
     password = spec.node_mesh_password
     for name, other in sorted(view.nodes.items()):
-        if name == view.node or other.cluster_id:
+        if other.cluster_id:
             continue
         for end in view.ends_of(name):
             local = view.local.get(6 if ":" in end.address else 4)

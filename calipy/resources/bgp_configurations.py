@@ -54,9 +54,12 @@ class BGPConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, omit_def
     service_cluster_ips: tuple[CIDRBlock, ...] = field(name="serviceClusterIPs", default=())
     service_external_ips: tuple[CIDRBlock, ...] = field(name="serviceExternalIPs", default=())
     service_load_balancer_ips: tuple[CIDRBlock, ...] = field(name="serviceLoadBalancerIPs", default=())
+    service_load_balancer_aggregation: Literal["Enabled", "Disabled"] | None = None
     communities: tuple[Community, ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     ignored_interfaces: tuple[str, ...] = ()
+    local_workload_peering_ipv4: str = field(name="localWorkloadPeeringIPV4", default="")
+    local_workload_peering_ipv6: str = field(name="localWorkloadPeeringIPV6", default="")
     ipv4_normal_route_priority: int | None = None
     ipv6_normal_route_priority: int | None = None
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] | None = None

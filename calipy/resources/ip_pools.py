@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -86,6 +86,32 @@ def problems(pool: IPPool) -> Iterator[Problem]:
     yield from _selector_problems(pool)
 
 
+def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
+    """`cidr` and the block size stay what they were: blocks and routes have been made of them."""
+    if new.spec.cidr != old.spec.cidr:
+        reason = f"is {old.spec.cidr} and can't change"
+        yield Problem("spec.cidr", new.spec.cidr, reason, "make another pool, and disable this one")
+    elif new.block_size != old.block_size:
+        reason = f"is {old.block_size} and can't change"
+        yield Problem("spec.blockSize", new.spec.block_size, reason, "make another pool, and disable this one")
+
+
+def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
+    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
+    try:
+        own = ipaddress.ip_network(new.spec.cidr, strict=False)
+    except ValueError:
+        return
+    for other in others:
+        try:
+            network = ipaddress.ip_network(other.spec.cidr, strict=False)
+        except ValueError:
+            continue
+        if other.metadata.name != new.metadata.name and network.version == own.version and network.overlaps(own):
+            reason = f"overlaps {network} of IPPool/{other.metadata.name}"
+            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
+
+
 def _cidr_problems(pool: IPPool, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[Problem]:
     spec = pool.spec
     if str(network.network_address) != str(ipaddress.ip_address(spec.cidr.partition("/")[0])):
@@ -145,5 +171,5 @@ def _selector_problems(pool: IPPool) -> Iterator[Problem]:
 
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    short_names=("ippool",),
+    change_problems=change_problems, short_names=("ipp", "ipps", "pool", "pools"),
 )  # fmt: skip

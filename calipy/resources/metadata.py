@@ -55,6 +55,11 @@ class Refused(ValueError):
 R = TypeVar("R", bound=Resource)
 
 
+def no_change_problems(old: Resource, new: Resource) -> tuple[Problem, ...]:
+    """The judge of kinds whose every field can change."""
+    return ()
+
+
 class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     """One kind: its names in the API, its struct, and its judge of values."""
 
@@ -64,6 +69,8 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     plural: str
     type: type[R]
     problems: Callable[[R], Iterable[Problem]]
+    change_problems: Callable[[R, R], Iterable[Problem]] = no_change_problems
+    """What is wrong with a change from one accepted value (the first) to another: fields that can't change."""
     short_names: tuple[str, ...] = ()
     namespaced: bool = False
 
