@@ -9,7 +9,7 @@ import click
 from calipy.console.commands import Program
 
 
-@click.group(cls=Program)
+@click.group(cls=Program, lazy={"lab": "calipy.lab.commands:lab"})
 def calipy() -> None:
     """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
 

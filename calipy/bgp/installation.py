@@ -59,7 +59,7 @@ async def _validate(path: Path, secrets: tuple[str, ...]) -> None:
 
 def _validator(path: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:
     """Not asyncio's kind of child: each of those takes a thread to wait for it."""
-    command = [sys.executable, "-m", "exabgp", "validate", str(path)]
+    command = [sys.executable, "-m", "calipy.bgp.speaker", "validate", str(path)]
     variables = {**os.environ, **environment()}
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=variables)
 

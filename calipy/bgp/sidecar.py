@@ -35,7 +35,7 @@ def run(folder: Path) -> NoReturn:
     wait_for(path)
     write_sign(str(sign), time.clock_gettime(time.CLOCK_BOOTTIME), _START_LIMIT_S)
     # The interpreter's own ExaBGP, whatever PATH says.
-    command = [sys.executable, "-m", "exabgp", "server", str(path)]
+    command = [sys.executable, "-m", "calipy.bgp.speaker", "server", str(path)]
     os.execve(command[0], command, {**os.environ, **environment()})
 
 
