@@ -359,6 +359,22 @@ async def test_a_node_that_was_stolen_from_notices(cluster: Cluster) -> None:
     assert list(await cluster.handles()) == ["k8s.b"]
 
 
+async def test_a_lost_block_is_not_asked_for_again_while_the_mirror_is_late(cluster: Cluster) -> None:
+    cluster.pool("default", "10.0.0.0/30", 30)
+    cluster.configure(strict_affinity=True)
+    await take(cluster, "a", "n1")
+    await cluster.allocator("n1").release("k8s.a")
+    cluster.now += 60
+    await cluster.allocator("n2").assign(cluster.request("b", "n2"))
+    store = cluster.counting()
+    victim = cluster.allocator("n1", store)  # to its mirror the block is still its own
+    for _ in range(2):
+        store.calls.clear()
+        with pytest.raises(Exhausted):
+            await victim.assign(cluster.request("c", "n1"))
+    assert {call for call in store.calls if not call.startswith(("get", "list"))} == set()
+
+
 async def test_a_block_in_use_is_never_stolen(cluster: Cluster) -> None:
     cluster.pool("default", "10.0.0.0/30", 30)
     cluster.configure(strict_affinity=True)

@@ -87,9 +87,8 @@ async def test_a_stale_claim_is_given_up_without_touching_the_block(cluster: Clu
     await claimer(cluster, "n2").claim(CIDR)
     before = await cluster.block(CIDR)
     stale = new_affinity("n1", CIDR)
-    await cluster.store.create(
-        block_affinities.KIND, structs.replace(stale, spec=structs.replace(stale.spec, state=""))
-    )
+    stale = structs.replace(stale, spec=structs.replace(stale.spec, state=""))
+    await cluster.store.create(block_affinities.KIND, stale)
     assert await claimer(cluster, "n1").give_up(CIDR)
     assert await cluster.claims() == {f"n2 {CIDR}": "confirmed"}
     assert await cluster.block(CIDR) == before
