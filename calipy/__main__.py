@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
 
 import click
 
-
-class _Lazy(click.Group):
-    """A group whose commands live in modules that are imported when they are used, not before."""
-
-    commands_in: ClassVar[dict[str, tuple[str, str]]] = {}
-    """Command -> the module and the attribute that hold it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self.commands_in])
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.commands_in:
-            return super().get_command(ctx, name)
-        import importlib
-
-        module, attribute = self.commands_in[name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+from calipy.console.commands import Program
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=Program, lazy={"lab": "calipy.lab.commands:lab"})
 def calipy() -> None:
     """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
 
@@ -41,6 +22,21 @@ def agent(log_level: str | None, log_format: str | None) -> None:
     from calipy.agent import run
 
     sys.exit(run(log_level, log_format))
+
+
+@calipy.command()
+def bgp() -> None:
+    """Run ExaBGP as this node's agent configures it (CALIPY_RUN_DIR: where they meet)."""
+    import os
+
+    from calipy.bgp.sidecar import run
+    from calipy.settings import SettingError, read
+
+    try:
+        folder = read(os.environ).run_folder
+    except SettingError as error:
+        sys.exit(f"calipy bgp: {error}")
+    run(folder)
 
 
 @calipy.command("install-cni")
@@ -56,6 +52,13 @@ def install_cni(folder: str, forwarder: str) -> None:
 def main() -> None:
     """The `calipy` command."""
     calipy(prog_name="calipy")
+
+
+def pycalicoctl() -> None:
+    """The `pycalicoctl` command."""
+    from calipy.ctl.main import pycalicoctl as program
+
+    program(prog_name="pycalicoctl")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 FORWARDER = "calipy-cni"
+BUILT = (Path(__file__).parent / "forwarder" / FORWARDER, Path(__file__).parents[2] / "build" / FORWARDER)
+"""Where the built forwarder may lie: with an installed package, or in a checkout."""
 NETWORK = "k8s-pod-network"
 """Calico's name, so that IPAM handles are the same."""
 
@@ -16,9 +18,10 @@ NETWORK = "k8s-pod-network"
 def install_forwarder(folder: str, forwarder: str = "") -> str:
     """Copies the forwarder into `folder`, beside its place and then into it: a runtime that executes it meanwhile has
     the old one or the new one. Gives the path written. Raises OSError; FileNotFoundError says how to build it."""
-    source = Path(forwarder) if forwarder else Path(__file__).parent / "forwarder" / FORWARDER
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: no forwarder there; build it (make setup) or name one with --forwarder")
+    places = (Path(forwarder),) if forwarder else BUILT
+    source = next((path for path in places if path.is_file()), None)
+    if source is None:
+        raise FileNotFoundError(f"{places[-1]}: no forwarder there; build it (make setup) or name one with --forwarder")
     place = Path(folder) / FORWARDER
     place.parent.mkdir(parents=True, exist_ok=True)
     new = place.with_name(f".{FORWARDER}.{os.getpid()}")

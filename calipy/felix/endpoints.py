@@ -12,6 +12,7 @@ from calipy.felix.objects import Owner
 from calipy.felix.plans import route_owner
 from calipy.felix.rules.compile import endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.links import Link
 from calipy.model.routes import MAIN_TABLE, RouteKey
 
 
@@ -46,6 +47,11 @@ class Endpoints:
     def current(self, id_: EndpointId) -> WorkloadEndpoint | None:
         """What is attached under an identity."""
         return self._attached.get(id_)
+
+    def behind(self, link: Link) -> WorkloadEndpoint | None:
+        """The endpoint whose link this is; None for that of an earlier container with the same name for its link."""
+        mine = (e for e in self._attached.values() if e.interface == link.name and e.container_id == link.alias)
+        return next(mine, None)
 
     async def add(self, endpoint: WorkloadEndpoint) -> None:
         """Returns when the endpoint's chains, dispatch entries and sets are in the kernel. Raises Refused."""

@@ -91,7 +91,9 @@ class Ledger:
         """The kernel has taken these."""
         for op in ops:
             if isinstance(op, Put):
-                self._actual[op.name] = self._fingerprint(op.value)
+                wanted = self._wanted.get(op.name)
+                known = wanted is not None and wanted.value is op.value
+                self._actual[op.name] = wanted.fingerprint if wanted and known else self._fingerprint(op.value)
             else:
                 self._actual.pop(op.name, None)
             self._settle(op.name)
@@ -105,6 +107,10 @@ class Ledger:
         """Someone else has written an object, or changed one."""
         self._actual[name] = fingerprint
         self._settle(name)
+
+    def wants(self, name: ObjectName) -> bool:
+        """True if someone wants the object and the kernel is believed to hold it."""
+        return name in self._wanted and name in self._actual
 
     def settled(self, owner: Owner) -> bool:
         """True if the kernel holds exactly what `owner` wants."""

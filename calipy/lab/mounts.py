@@ -2,7 +2,8 @@
 
 Nothing that the machine writes reaches the host's disk: /etc, /opt, /var/lib and /var/log are overlays whose upper side
 is a tmpfs that only the machine sees (so mount points can be made there at will), /run and /tmp are its own tmpfs. What
-the host has mounted below those places (a checkout on its own disk, a container's /etc/hosts) shows through, read-only.
+the host has mounted below those places (a checkout on its own disk, a container's /etc/hosts) shows through, read-only,
+and so does the program where it lies below /run or /tmp.
 The binds of the machine, and they alone, are the lab's folders. /sys is mounted anew, so that it shows the machine's
 links.
 Every mount is private to the namespace: it goes when the machine's last process does.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 OVERLAID = ("/etc", "/opt", "/var/lib", "/var/log")
 OWN = ("/run", "/tmp")
@@ -29,19 +30,23 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
         raise OSError(number, f"mount {kind or 'bind'} {source} on {target}: {os.strerror(number)}")
 
 
-def build(binds: Mapping[str, str]) -> None:
-    """Makes the view. `binds`: path on the machine -> folder on the host, opened before anything covers it."""
+def build(binds: Mapping[str, str], program: Sequence[str] = ()) -> None:
+    """Makes the view. `binds`: path on the machine -> folder on the host, opened before anything covers it. `program`:
+    folders of the host that are to be seen on the machine, too."""
     mount("none", "/", flags=_REC | _PRIVATE)
     with contextlib.ExitStack() as opened:
         folders = {target: opened.enter_context(_held(source)) for target, source in binds.items()}
         shown = {place: opened.enter_context(_held(place)) for place in _mounted_below(OVERLAID)}
+        covered = [place for place in program if place.startswith(tuple(f"{own}/" for own in OWN))]
+        uncovered = {place: opened.enter_context(_held(place)) for place in covered}
         cgroups = opened.enter_context(_held(_CGROUPS)) if os.path.isdir(_CGROUPS) else ""
         _overlay()
-        for place, held in shown.items():
-            mount(held, place, flags=_BIND)
-            mount("none", place, flags=_REMOUNT | _BIND | _RDONLY)
+        _show(shown)
         for place in OWN:
             mount("machine", place, "tmpfs", options="mode=1777" if place == "/tmp" else "mode=755")
+        for place in covered:
+            os.makedirs(place, exist_ok=True)
+        _show(uncovered)
         mount("sysfs", "/sys", "sysfs")
         if cgroups:
             mount(cgroups, _CGROUPS, flags=_BIND | _REC)
@@ -49,6 +54,12 @@ def build(binds: Mapping[str, str]) -> None:
             os.makedirs(target, exist_ok=True)
             mount(held, target, flags=_BIND)
     os.makedirs("/run/netns", exist_ok=True)
+
+
+def _show(held: Mapping[str, str]) -> None:
+    for place, source in held.items():
+        mount(source, place, flags=_BIND)
+        mount("none", place, flags=_REMOUNT | _BIND | _RDONLY)
 
 
 @contextlib.contextmanager

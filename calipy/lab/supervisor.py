@@ -1,9 +1,9 @@
 """Process 1 of a lab machine: builds its view of the file system, then starts, watches, restarts and reaps processes.
 
 Run as `unshare ... --pid --fork python -S -E -m calipy.lab.supervisor FOLDER READY`, with FOLDER/machine.json
-(`{"name", "binds"}`) in place; it writes a byte to the descriptor READY once it takes orders. It needs the standard
-library only: there is one of it a machine (11 MiB resident, 5 of them its own). When it dies the kernel ends all that
-runs on the machine: that is a power cut. It outlives whoever started it.
+(`{"name", "binds", "program"}`) in place; it writes a byte to the descriptor READY once it takes orders. It needs the
+standard library only: there is one of it a machine (11 MiB resident, 5 of them its own). When it dies the kernel ends
+all that runs on the machine: that is a power cut. It outlives whoever started it.
 
 Control: FOLDER/control.sock, mode 0600; one JSON object a connection, one back; `{"error": text}` where it can't be
 done.
@@ -152,7 +152,7 @@ def main() -> None:
     os.umask(0o077)
     control.bind(os.path.join(path, "control.sock"))
     os.umask(0o022)
-    mounts.build(machine["binds"])
+    mounts.build(machine["binds"], machine["program"])
     socket.sethostname(machine["name"])
     os.chdir("/")
     control.listen(64)

@@ -13,6 +13,7 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
 
     interface_prefixes: tuple[str, ...] = ("cali",)
     ipv6_support: bool = True
+    ip_forwarding: Literal["Enabled", "Disabled"] = "Enabled"
     default_endpoint_to_host_action: Literal["DROP", "ACCEPT", "RETURN"] = "DROP"
     filter_deny_action: Literal["DROP", "REJECT"] = "DROP"
     disable_conntrack_invalid_check: bool = False
@@ -38,10 +39,12 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     allow_vxlan_from_workloads: bool = False
     mtu_interface_pattern: str = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] = "EnabledIPIPOnly"
-    log_severity_screen: str = "INFO"
+    log_severity_screen: str = "Info"
     health_enabled: bool = False
     health_host: str = "localhost"
     health_port: int = 9099
+    health_timeout_overrides: Mapping[str, float] = {}
+    """Health reporter's name -> seconds without a sign of life; 0 = any time."""
     prometheus_metrics_enabled: bool = False
     prometheus_metrics_host: str = ""
     prometheus_metrics_port: int = 9091

@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from calipy.felix.objects import fingerprint
 from calipy.felix.rules.values import (
@@ -59,6 +60,8 @@ _RANDOM = nft.NAT_FULLY_RANDOM
 _LOCAL = 2
 """RTN_LOCAL, the address type that fib gives for one of the host's own."""
 _MOST_COMMENT = 200
+_MOST_MATCHES = 1024
+"""So many matches are remembered with their bytes."""
 
 
 class Unreadable(ValueError):
@@ -70,7 +73,8 @@ class Unreadable(ValueError):
 
 def render(rule: Rule) -> tuple[bytes, ...]:
     """A rule's expressions, a counter before its action."""
-    return (*(part for match in rule.matches for part in _render_match(match)), nft.counter(), *_render(rule.action))
+    matches = [part for match in rule.matches for part in _match_expressions(match)]
+    return (*matches, _COUNTER, *_render(rule.action))
 
 
 def user_data(rule: Rule) -> bytes:
@@ -85,6 +89,15 @@ def fingerprint_of(data: bytes) -> str:
     """The fingerprint in a rule's user data; empty where it isn't one of ours."""
     word, _, _ = nft.parse_comment(data).partition(" ")
     return word if len(word) == 16 else ""
+
+
+_COUNTER = nft.counter()
+
+
+@lru_cache(_MOST_MATCHES)
+def _match_expressions(match: Match) -> tuple[bytes, ...]:
+    """Most matches of a node are the same few, endpoint by endpoint."""
+    return tuple(_render_match(match))
 
 
 def _negation(negated: bool) -> int:

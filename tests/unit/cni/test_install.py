@@ -50,3 +50,9 @@ def test_the_conflist_is_written_once(tmp_path):
     assert write_conflist(path, 1400)
     assert path.read_bytes() == conflist(1400)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_forwarder_of_a_checkout_is_found(tmp_path):
+    place = install_forwarder(str(tmp_path))
+    assert (tmp_path / "calipy-cni").read_bytes()[:4] == b"\x7fELF"
+    assert place == str(tmp_path / "calipy-cni")

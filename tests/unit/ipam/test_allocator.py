@@ -180,6 +180,19 @@ async def test_blocks_of_one_address(cluster: Cluster, cidr: str, size: int, fam
         await allocator.assign(cluster.request("x", "n1", family, **fields))
 
 
+async def test_a_block_whose_addresses_have_cooled_down_is_empty_without_another_write(cluster: Cluster) -> None:
+    cluster.pool("default", "10.0.0.0/30", 30)
+    cluster.configure(ip_cooldown_seconds=300, strict_affinity=True)
+    await take(cluster, "a", "n1")
+    await cluster.allocator("n1").release("k8s.a")
+    cluster.now += 299
+    with pytest.raises(Exhausted):
+        await take(cluster, "b", "n2")
+    cluster.now += 1
+    await take(cluster, "b", "n2")
+    assert await cluster.blocks() == {"10.0.0.0/30": "host:n2"}
+
+
 async def test_a_freed_address_waits_for_its_cooldown(cluster: Cluster) -> None:
     cluster.pool("default", "10.0.0.0/32", 32)
     cluster.configure(ip_cooldown_seconds=30)

@@ -26,7 +26,7 @@ def give(handle: str) -> Edit[tuple[str, ...]]:
 
 
 def writer_on(store: object) -> BlockWriter:
-    return BlockWriter(store, lambda block: block)  # type: ignore[arg-type]
+    return BlockWriter(store)  # type: ignore[arg-type]
 
 
 async def made(cluster: Cluster) -> CountingStore:
