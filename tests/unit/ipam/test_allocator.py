@@ -429,6 +429,7 @@ async def test_a_corrupt_block_is_left_alone(cluster: Cluster) -> None:
     await write_unjudged(cluster, broken)
     (other,) = await take(cluster, "b")
     assert block_of(other) != cidr
+    await cluster.allocator("n1").adopt()
     with pytest.raises(Corrupt, match=rf"block {cidr} is corrupt: spec.allocations\[0\]: points at attribute 0 of 0; "):
         await cluster.allocator("n1").release("k8s.a")
 
@@ -574,6 +575,19 @@ async def test_nobodys_block_goes_with_its_last_address(cluster: Cluster) -> Non
     assert await cluster.blocks() == {cidr: None}
     await allocator.release_address(addresses[1])
     assert await cluster.blocks() == {}
+
+
+async def test_blocks_that_may_not_be_kept_go_when_the_pools_change(cluster: Cluster) -> None:
+    cluster.pool("old", "10.0.1.0/28", 29)
+    await take(cluster, "a", pools={4: ("old",)}, count=8)
+    await take(cluster, "b", pools={4: ("old",)})
+    allocator = cluster.allocator("n1")
+    await allocator.adopt()
+    assert len(await cluster.blocks()) == 2
+    await allocator.release("k8s.b")
+    cluster.pools = [pool for pool in cluster.pools if pool.metadata.name != "old"]
+    await allocator.adopt()
+    assert len(await cluster.blocks()) == 1  # in use
 
 
 async def test_old_claims_get_their_labels(cluster: Cluster) -> None:
