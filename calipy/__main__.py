@@ -39,5 +39,12 @@ def main() -> None:
     calipy(prog_name="calipy")
 
 
+def pycalicoctl() -> None:
+    """The `pycalicoctl` command."""
+    from calipy.ctl.main import pycalicoctl as program
+
+    program(prog_name="pycalicoctl")
+
+
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@ Names are calico/node's where it has one. Live settings are FelixConfiguration's
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import NoReturn
 from msgspec import Struct
 
 DEFAULT_DATASTORE = "sqlite:/var/lib/calipy/datastore.sqlite3"
+LAB_FOLDER = "/run/calipy-lab"
+"""Where a running lab has its files unless CALIPY_LAB says otherwise."""
 
 
 class SettingError(ValueError):
@@ -88,6 +91,16 @@ def read(environment: Mapping[str, str]) -> Settings:
         felix={name: value for name, value in environment.items() if name.startswith("FELIX_")},
         **values,  # type: ignore[arg-type]
     )
+
+
+def client_datastore(environment: Mapping[str, str]) -> str:
+    """The datastore that a command means which isn't told any: CALIPY_DATASTORE, else a running lab's, else the default
+    (`Settings.datastore` has the form). Looks whether the lab's is there. Raises SettingError."""
+    named = environment.get("CALIPY_DATASTORE", "")
+    if named:
+        return _datastore("CALIPY_DATASTORE", named)
+    lab = _path("CALIPY_LAB", environment.get("CALIPY_LAB") or LAB_FOLDER) / "store" / "datastore.sqlite3"
+    return f"sqlite:{lab}" if os.path.exists(lab) else DEFAULT_DATASTORE
 
 
 def _refuse(name: str, value: str, allowed: str) -> NoReturn:

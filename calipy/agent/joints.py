@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 from calipy.cni.errors import CniError, Code
+from calipy.cni.wiring import GATEWAYS, Wiring, host_rise
 from calipy.felix.dataplane import Refused
 from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.endpoints import Endpoints
 from calipy.ipam.allocator import Allocator, Request
 from calipy.ipam.blocks import go_time
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.links import Link
+from calipy.netlink.socket import ROUTE, NetlinkSocket
+
+log = logging.getLogger("calipy.agent.links")
+
+_MOMENT_S = 0.2
+"""A link that is deleted goes down first; what is down for longer was set down."""
 
 
 class ProgrammedEndpoints:
@@ -65,6 +74,54 @@ class FlushedFlows:
     async def flush(self, addresses: Sequence[str]) -> None:
         """Deletes all flows of these addresses."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._conntrack.flush, addresses)
+
+
+class WorkloadLinks:
+    """Links of attached pods that somebody set down, or whose IPv6 gateway address somebody took: CNI's messages put
+    that right, where Felix's monitor has seen it. A link on its way out is left alone: it takes a moment to go."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        links: Mapping[int, Link],
+        addresses: Callable[[int], frozenset[str]],
+        repaired: Callable[[str, str], None],
+        namespace: int | None = None,
+    ) -> None:
+        self._endpoints = endpoints
+        self._links = links
+        self._addresses = addresses
+        self._repaired = repaired
+        self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
+        self._watched: set[int] = set()
+
+    def close(self) -> None:
+        """Lets go of the socket."""
+        self._socket.close()
+
+    def shaken(self, link: Link) -> None:
+        """Looks again in a moment."""
+        if link.index not in self._watched and self._endpoints.behind(link) is not None:
+            self._watched.add(link.index)
+            asyncio.get_running_loop().call_later(_MOMENT_S, self._mend, link.index)
+
+    def _mend(self, index: int) -> None:
+        self._watched.discard(index)
+        link = self._links.get(index)
+        endpoint = self._endpoints.behind(link) if link is not None else None
+        if link is None or endpoint is None:
+            return
+        plan = Wiring(
+            interface=link.name, pod_interface="", container_id=endpoint.container_id, mtu=link.mtu,
+            addresses=endpoint.addresses,
+        )  # fmt: skip
+        if link.up and (6 not in plan.families or GATEWAYS[6] in self._addresses(index)):
+            return
+        reason = f"link {link.name} was set down" if not link.up else f"link {link.name} lost {GATEWAYS[6]}"
+        log.warning("%s by somebody else: putting it right", reason)
+        for refusal in self._socket.request(host_rise(plan, index)):
+            log.error("%s and can't be put right: %s", reason, refusal.text)
+        self._repaired("links", reason)
 
 
 class TunnelAddresses:

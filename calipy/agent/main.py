@@ -20,7 +20,7 @@ from pathlib import Path
 from calipy import logs
 from calipy.agent.answers import Answers
 from calipy.agent.feed import Feed, watched
-from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses
+from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses, WorkloadLinks
 from calipy.cni import install, readiness, releases
 from calipy.cni.attachments import Attachments
 from calipy.cni.dispatch import Dispatcher
@@ -35,22 +35,11 @@ from calipy.datastore.mirror import Mirror
 from calipy.datastore.stores import Conflict, NotFound, Store, StoreError, Unavailable
 from calipy.explain import query
 from calipy.felix.calc.configuration import merge
-from calipy.felix.calc.graph import Graph
-from calipy.felix.calculator import Calculator
-from calipy.felix.dataplane import Area, Dataplane
 from calipy.felix.drivers.conntrack import Conntrack
-from calipy.felix.drivers.links import LinksDriver
-from calipy.felix.drivers.monitor import Monitor
-from calipy.felix.drivers.nftables import NftablesDriver, TableOwned
-from calipy.felix.drivers.routes import RoutesDriver
-from calipy.felix.endpoints import Endpoints
-from calipy.felix.objects import Owner, Put
-from calipy.felix.plans import RoutePlanner, TunnelPlanner
-from calipy.felix.rules.compile import RulesPlanner
-from calipy.felix.rules.statics import skeleton
+from calipy.felix.engine import Engine
 from calipy.ipam.allocator import Allocator
 from calipy.ipam.errors import IPAMError
-from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
+from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import addresses, bootstrap, files, identity, mtu, tunnels
 from calipy.node.health import health_application, metrics_application, serving
 from calipy.resources import nodes
@@ -108,28 +97,20 @@ class Agent:
         self.felix = merge(settings.node, (), {}, process)
         self.thread = thread
         self.metrics, self.health = Metrics(), Health()
-        route_socket = NetlinkSocket.open(ROUTE)
-        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER))
-        self.routes = RoutesDriver(route_socket)
-        self.planner = RulesPlanner()
-        self.areas = [
-            Area(self.nftables, self.planner),
-            Area(LinksDriver(route_socket), TunnelPlanner()),
-            Area(self.routes, RoutePlanner()),
-        ]
-        self.dataplane = Dataplane(self.areas, thread)
-        self.calculator = Calculator(Graph(settings.node, process), self.dataplane.submit)
-        self.monitor = Monitor(self.calculator.post, self._notice, self.felix.interface_prefixes)
-        self.monitor.own_ports |= {route_socket.port, self.nftables.port}
-        self.routes.workload_indices = self.monitor.workload_links
-        self.endpoints = Endpoints(self.calculator, self.dataplane)
-        self.monitor.has_routes = self.endpoints.uses
+        self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
+        self.nftables, self.monitor = self.engine.nftables, self.engine.monitor
+        self.areas, self.planner = self.engine.areas, self.engine.planner
+        self.dataplane, self.calculator = self.engine.dataplane, self.engine.calculator
+        self.endpoints = self.engine.endpoints
+        self.dataplane.on_repair = self._repaired
+        self.links = WorkloadLinks(self.endpoints, self.monitor.links, self.monitor.addresses_of, self._repaired)
+        self.engine.on_shaken = self.links.shaken
         self.obstacle = "the agent is starting"
         self.repairs: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Everything, without end."""
-        await self._guard()
+        await self.engine.guard()
         self.monitor.start()
         store = await self._open_store()
         await self._introduce(store)
@@ -162,23 +143,6 @@ class Agent:
 
     # --- start-up ---
 
-    async def _guard(self) -> None:
-        """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it."""
-        told = False
-        while True:
-            try:
-                fresh = not self.nftables.exists()
-                self.nftables.open()
-                break
-            except TableOwned as error:
-                if not told:
-                    log.error("%s", error.strerror)
-                    told = True
-                await asyncio.sleep(_RETRY_S)
-        if fresh:
-            owner = Owner("static", "skeleton")
-            self.nftables.apply(tuple(Put(owner, name, value) for name, value in skeleton(self.felix).items()))
-
     async def _open_store(self) -> Store:
         from calipy.datastore.sqlite import SQLiteStore
 
@@ -208,6 +172,8 @@ class Agent:
         files.put(settings.state_folder / "nodename", f"{settings.node}\n")
 
     def _site(self, store: Store) -> Site:
+        kernel = Wires(self.settings.sysctl_folder, self.thread)
+        self.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
             interface_prefix=self.felix.interface_prefixes[0],
@@ -220,8 +186,8 @@ class Agent:
             addresses=AllocatedAddresses(self.allocator, self.settings.node, time.time),
             endpoints=ProgrammedEndpoints(self.endpoints),
             pods=StoredPods(store, self.settings.node, embedded=True),
-            flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER)), self.thread),
-            kernel=Wires(self.settings.sysctl_folder, self.thread),
+            flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER), self.settings.sysctl_folder), self.thread),
+            kernel=kernel,
             attachments=Attachments(self.settings.state_folder / "attachments", self.thread),
         )
 
@@ -254,6 +220,7 @@ class Agent:
                 routes = now
                 self.dataplane.notice("routes", "refresh")
                 self.dataplane.notice("links", "refresh")
+                self.dataplane.notice("sysctls", "refresh")
 
     async def _keep_tunnels(self, store: Store) -> None:
         """Tunnel addresses follow the pools."""
@@ -293,11 +260,9 @@ class Agent:
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name
 
-    def _notice(self, driver: str, reason: str) -> None:
-        log.warning("%s: %s", driver, reason)
+    def _repaired(self, driver: str, reason: str) -> None:
         self.metrics.repairs.labels(driver).inc()
         self.repairs[driver] += 1
-        self.dataplane.notice(driver, reason)
 
     def _answers(self) -> Answers:
         return Answers(

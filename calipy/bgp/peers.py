@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -62,6 +63,15 @@ class Topology(Struct, frozen=True, gc=False, kw_only=True):
     """By name."""
     problems: tuple[str, ...] = ()
     """What of the configuration can't be followed, each with object, field, value, reason and remedy."""
+
+
+def guarded_addresses(peers: Iterable[Peer]) -> frozenset[str]:
+    """Local addresses whose listening socket may ask for a minimum TTL (RFC 5082). ExaBGP has one socket an address,
+    and the kernel's minimum holds for all of its peers: it can be asked for only where each of them uses ttlSecurity.
+    Elsewhere GTSM holds at most for the connections that we open, not for those that we accept."""
+    some = tuple(peers)
+    open_ones = {peer.local_address for peer in some if not peer.ttl_security}
+    return frozenset(peer.local_address for peer in some if peer.ttl_security) - open_ones
 
 
 class Announcement(Struct, frozen=True, gc=False, kw_only=True, order=True):

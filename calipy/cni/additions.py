@@ -134,8 +134,8 @@ class Additions:
         assert attachment.endpoint is not None
         endpoint = structs.replace(attachment.endpoint, addresses=tuple(entry.address for entry in drawn))
         attachment = structs.replace(attachment, endpoint=endpoint, blocks=tuple(entry.block for entry in drawn))
-        site.attachments.put(attachment)
-        # Flows of the addresses' last holder go before there is a route that would take them to the new one.
+        # The addresses are on record by their handle. Flows of their last holder go before there is a route that would
+        # take them to the new one.
         await site.flows.flush(endpoint.addresses)
         async with _patience(endpoint, "its policy is not in force"):
             await site.endpoints.add(endpoint)

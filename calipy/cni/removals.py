@@ -56,6 +56,7 @@ class Removals:
     async def take_back(self, attachment: Attachment) -> None:
         """Takes an attachment back; the caller has its turn. Raises CniError and OSError with the record kept, so that
         it can be done again; where the store is away the release is put off."""
+        self._note(attachment)
         await self._detach(attachment)
         try:
             await self._release(attachment)
@@ -65,6 +66,15 @@ class Removals:
             self.put_off.set()
             return
         self._site.attachments.remove(attachment)
+
+    def _note(self, attachment: Attachment) -> None:
+        """An agent killed from here on leaves no record of an attachment whose addresses another may have by then."""
+        if attachment.state != "attached":
+            return
+        try:
+            self._site.attachments.put(leaving(attachment))
+        except CniError as error:
+            log.warning("container %s is detached without a note of it: %s", attachment.container_id, error)
 
     async def _detach(self, attachment: Attachment) -> None:
         endpoint = attachment.endpoint

@@ -56,6 +56,11 @@ class Wires:
         self._socket.close()
         self._deleting_socket.close()
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """The netlink ports that the kernel names as the origin of what is done here on the node."""
+        return frozenset({self._socket.port, self._deleting_socket.port})
+
     def judge(self, namespace: int | None, name: str) -> int:
         """The descriptor, if it is a network namespace other than this one; raises CniError 4 otherwise. `name` is
         CNI_NETNS."""

@@ -128,12 +128,17 @@ def host_checks(wiring: Wiring) -> tuple[Sysctl, ...]:
 
 
 def host_rise(wiring: Wiring, index: int) -> tuple[Message, ...]:
-    """The host's end comes up, with the IPv6 gateway's address where there is need of it."""
+    """The host's end comes up, with the IPv6 gateway's address where there is need of it.
+
+    The link-local prefix is a route of its own: an address with that prefix on a link that forwards joins the subnet's
+    anycast group, and leaving it doubles the time of the link's deletion (24 ms to 45, Linux 6.18).
+    """
     up = rt.set_link(index, up=True)
     if 6 not in wiring.families:
         return (up,)
-    gateway = rt.Address(index=index, family=rt.AF_INET6, address=GATEWAYS[6], prefix_length=64, scope=rt.SCOPE_LINK)
-    return up, rt.add_address(gateway)
+    gateway = rt.Address(index=index, family=rt.AF_INET6, address=GATEWAYS[6], prefix_length=128, scope=rt.SCOPE_LINK)
+    prefix = rt.Route(family=6, destination="fe80::/64", device=index, protocol=rt.PROTOCOL_KERNEL, metric=256)
+    return up, rt.add_address(gateway), rt.append_route(prefix)
 
 
 def pod_sysctls(wiring: Wiring) -> tuple[Sysctl, ...]:

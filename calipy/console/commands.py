@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import click
 
 from calipy.console.failures import tell
-from calipy.console.formats import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -63,7 +62,7 @@ def _note_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> No
         program._debug = True
 
 
-def output_option(*formats: Output, default: Output = "table") -> Callable[[F], F]:
+def output_option(*formats: str, default: str = "table") -> Callable[[F], F]:
     """`-o`, `--output` of a read verb; passed as `output`."""
     return click.option(
         "-o", "--output", type=click.Choice(formats or ("table", "json")), default=default, show_default=True,

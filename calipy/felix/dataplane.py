@@ -24,8 +24,8 @@ log = logging.getLogger("calipy.felix.dataplane")
 INLINE_OPERATIONS = 256
 """Up to so many operations are written on the loop itself; more go to the kernel thread."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 30.0
-RESYNC_EVERY_S = 1.0
-"""Notices of foreign changes lead to at most one read of a driver in this time."""
+RESYNC_EVERY_S = 0.8
+"""Notices of foreign changes lead to at most one read of a driver in this time: so each is repaired within a second."""
 
 
 class Refused(Exception):
@@ -42,7 +42,14 @@ class Area:
         self.refused: dict[Owner, str] = {}
         self.retries: dict[Owner, int] = {}
         self.stale = "start"
-        """Why the kernel is to be read before the next write; empty: it isn't."""
+        """Why the kernel is to be read; empty: it isn't."""
+        self.distrusted = True
+        """True until the kernel has been read: nothing is written before, for the last answer was not as believed."""
+        self.next_read = 0.0
+        """Not before this time of the loop's clock."""
+        self.reading = False
+        self.repairs = 0
+        """Reads after the first that found what others had changed, and losses that the kernel told of."""
         self.writes = 0
         self.operations = 0
         self.reads = 0
@@ -72,7 +79,8 @@ class Dataplane:
         self._applied = 0
         self._at_work = False
         self._waiters: list[_Waiter] = []
-        self._last_resync: dict[str, float] = {}
+        self.on_repair: Callable[[str, str], None] = lambda driver, reason: None
+        """Called for each repair of a foreign change with the driver's name and what was noticed."""
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
 
@@ -122,6 +130,18 @@ class Dataplane:
             if area.driver.name == driver and not area.stale:
                 area.stale = reason
                 self._wake.set()
+
+    def vanished(self, driver: str, names: Iterable[ObjectName]) -> None:
+        """The kernel, or somebody, has taken these objects away: what is wanted of them is written again, unread."""
+        area = self.area(driver)
+        wanted = [name for name in names if area.ledger.wants(name)]
+        for name in wanted:
+            area.ledger.vanished(name)
+        if wanted and area.reading:
+            area.stale = "something vanished while it was read"
+        if wanted:
+            self._repaired(area, f"{len(wanted)} vanished, {wanted[0].name} first")
+            self._wake.set()
 
     def hold(self, owner: Owner, reason: str) -> None:
         """Keeps operations of an owner back (leftovers that may yet be wanted) until `release`."""
@@ -184,41 +204,65 @@ class Dataplane:
         """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
         for _ in range(3):
             if area.stale:
-                await self._read(area)
+                await self._read_in_time(area)
             ops = area.ledger.pending()
-            if not ops:
+            if not ops or area.distrusted:
                 return
             outcome = await self._write(area, ops)
             refused = {refusal.name for refusal in outcome.refusals}
             if not outcome.resync and not (refused and area.driver.transactional):
                 area.ledger.landed(op for op in ops if op.name not in refused)
                 area.forget_retries()
+            for name in outcome.vanished:
+                area.ledger.vanished(name)
             for refusal in outcome.refusals:
                 self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}")
             if outcome.resync:
                 log.warning("%s: %s; reading the kernel anew", area.driver.name, outcome.resync)
-                area.stale = outcome.resync
-            elif not refused:
+                area.stale, area.distrusted = outcome.resync, True
+            elif not refused and not outcome.vanished:
                 return
-        area.stale = area.stale or "refused three times"
+        area.stale, area.distrusted = area.stale or "refused three times", True
         self._later(RETRY_FIRST_S, self._wake.set)
+
+    async def _read_in_time(self, area: Area) -> None:
+        """Reads now, or later if the last time is too near; what is wanted meanwhile is written on trust."""
+        now = asyncio.get_running_loop().time()
+        if now >= area.next_read:
+            if area.reads:
+                area.next_read = now + RESYNC_EVERY_S
+            await self._read(area)
+        else:
+            self._later(area.next_read - now, self._wake.set)
 
     async def _read(self, area: Area) -> None:
         reason, area.stale = area.stale, ""
-        now = asyncio.get_running_loop().time()
-        wait = self._last_resync.get(area.driver.name, now - RESYNC_EVERY_S) + RESYNC_EVERY_S - now
-        if wait > 0:
-            await asyncio.sleep(wait)
-        self._last_resync[area.driver.name] = asyncio.get_running_loop().time()
         log.debug("%s: reading the kernel: %s", area.driver.name, reason)
-        area.reads += 1
+        believed = {op.name for op in area.ledger.pending()}
         found: Mapping[ObjectName, bytes] = {}
-        for step in area.driver.read():
-            if step is None:
-                await asyncio.sleep(0)
-            else:
-                found = step
+        area.reading = True
+        try:
+            for step in area.driver.read():
+                if step is None:
+                    await asyncio.sleep(0)
+                else:
+                    found = step
+        except OSError as error:
+            log.error("%s: the kernel can't be read: %s; trying again", area.driver.name, error)
+            area.stale, area.distrusted, area.reading = reason, True, False
+            self._later(RESYNC_EVERY_S, self._wake.set)
+            return
         area.ledger.found(found, area.driver.leftover)
+        area.reads, area.distrusted, area.reading = area.reads + 1, False, False
+        foreign = {op.name for op in area.ledger.pending()} - believed
+        if area.reads > 1 and foreign:
+            first = min(foreign)
+            self._repaired(area, f"{reason}: {len(foreign)} not as written, {first.kind} {first.name} first")
+
+    def _repaired(self, area: Area, reason: str) -> None:
+        area.repairs += 1
+        log.warning("%s: repairing a foreign change: %s", area.driver.name, reason)
+        self.on_repair(area.driver.name, reason)
 
     async def _write(self, area: Area, ops: tuple[Op, ...]) -> Outcome:
         area.writes += 1

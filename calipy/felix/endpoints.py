@@ -48,9 +48,10 @@ class Endpoints:
         """What is attached under an identity."""
         return self._attached.get(id_)
 
-    def uses(self, link: Link) -> bool:
-        """Whether a link is an endpoint's, and not that of an earlier container with the same name for its link."""
-        return any(e.interface == link.name and e.container_id == link.alias for e in self._attached.values())
+    def behind(self, link: Link) -> WorkloadEndpoint | None:
+        """The endpoint whose link this is; None for that of an earlier container with the same name for its link."""
+        mine = (e for e in self._attached.values() if e.interface == link.name and e.container_id == link.alias)
+        return next(mine, None)
 
     async def add(self, endpoint: WorkloadEndpoint) -> None:
         """Returns when the endpoint's chains, dispatch entries and sets are in the kernel. Raises Refused."""

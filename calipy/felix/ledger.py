@@ -108,6 +108,10 @@ class Ledger:
         self._actual[name] = fingerprint
         self._settle(name)
 
+    def wants(self, name: ObjectName) -> bool:
+        """True if someone wants the object and the kernel is believed to hold it."""
+        return name in self._wanted and name in self._actual
+
     def settled(self, owner: Owner) -> bool:
         """True if the kernel holds exactly what `owner` wants."""
         return owner not in self._held and not any(name in self._differing for name in self._owned.get(owner, ()))

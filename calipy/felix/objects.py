@@ -68,6 +68,8 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True):
 
     refusals: tuple[Refusal, ...] = ()
     resync: str = ""
+    vanished: tuple[ObjectName, ...] = ()
+    """Objects that the operations took with them: entries of a device that was made anew."""
 
 
 class Driver(Protocol):

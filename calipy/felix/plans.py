@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from calipy.felix.calc.change import Change, NodeState
+from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects, Owner
 from calipy.model.routes import Route, RouteKey
 from calipy.model.tunnels import Tunnel
@@ -67,6 +68,7 @@ class VxlanDevice(Struct, frozen=True, gc=False, kw_only=True):
     parent: str
     mac: str
     mtu: int
+    up: bool = True
 
 
 class DeviceAddress(Struct, frozen=True, gc=False, kw_only=True):
@@ -90,6 +92,20 @@ class ForwardingEntry(Struct, frozen=True, gc=False, kw_only=True):
     device: str
     mac: str
     remote: str
+
+
+class Sysctl(Struct, frozen=True, gc=False, kw_only=True):
+    """A setting below /proc/sys/net; its path is its object's name."""
+
+    value: str
+    optional: bool = False
+    """True where a kernel without it is good enough."""
+
+
+SYSCTLS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "netfilter/nf_conntrack_acct")
+"""All that Felix may ever set for the node (calico.md 3.8)."""
+SYSCTLS_LEFTOVER = Owner("leftover", "sysctls")
+"""Owner of settings that nobody wants: they are held, for ever, as they are."""
 
 
 def route_name(key: RouteKey) -> ObjectName:
@@ -182,3 +198,29 @@ class TunnelPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused tunnel stays as it is."""
         return None
+
+
+class SysctlPlanner:
+    """Plans for the sysctls driver. Each setting is an owner of its own: one that can't be set stops no other."""
+
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
+        """All of them, where settings moved."""
+        if change.settings is None:
+            return
+        wanted = dict(_sysctls(change.settings))
+        for path in SYSCTLS:
+            objects = {ObjectName("sysctl", path): wanted[path]} if path in wanted else {}
+            yield Plan(Owner("sysctl", path), objects)
+
+    def closed(self, owner: Owner, state: NodeState) -> Objects | None:
+        """A refused one stays as it is."""
+        return None
+
+
+def _sysctls(settings: FelixSettings) -> Iterator[tuple[str, Sysctl]]:
+    """ipForwarding Disabled leaves alone what the administrator has set, as in Calico."""
+    if settings.ip_forwarding == "Enabled":
+        yield "ipv4/ip_forward", Sysctl(value="1")
+        if settings.ipv6_support:
+            yield "ipv6/conf/all/forwarding", Sysctl(value="1", optional=True)
+    yield "netfilter/nf_conntrack_acct", Sysctl(value="1", optional=True)

@@ -14,6 +14,7 @@ _TYPE_MASK = 0x3FFF
 
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
+_S32 = struct.Struct("=i")
 _U64 = struct.Struct("=Q")
 _BE16 = struct.Struct(">H")
 _BE32 = struct.Struct(">I")
@@ -109,6 +110,11 @@ def as_u16(data: Data) -> int:
 def as_u32(data: Data) -> int:
     """32 bits, host order."""
     return int(_U32.unpack_from(data)[0])
+
+
+def as_s32(data: Data) -> int:
+    """32 bits with sign, host order."""
+    return int(_S32.unpack_from(data)[0])
 
 
 def as_be16(data: Data) -> int:

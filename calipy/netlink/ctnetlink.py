@@ -20,7 +20,7 @@ _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _FILTER_ORIGINAL_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _FILTER_SOURCE, _FILTER_DESTINATION = 1 << 0, 1 << 1
 """CTA_FILTER_F_CTA_IP_SRC and _DST."""
-_SIZES = {4: 2, 6: 10}
+_FAMILIES = {0: 0, 4: 2, 6: 10}
 _ATTRIBUTES = {4: (1, 2), 6: (3, 4)}
 """Family -> (source, destination) within CTA_TUPLE_IP."""
 
@@ -57,7 +57,7 @@ def delete_flows(address: str) -> Iterator[Message]:
     packed = nla.pack_address(address)
     for tuple_, flags_kind in ((_TUPLE_ORIGINAL, _FILTER_ORIGINAL_FLAGS), (_TUPLE_REPLY, _FILTER_REPLY_FLAGS)):
         for end, flag in enumerate((_FILTER_SOURCE, _FILTER_DESTINATION)):
-            body = _NFGENMSG.pack(_SIZES[4], _VERSION, 0)
+            body = _NFGENMSG.pack(_FAMILIES[4], _VERSION, 0)
             body += nla.nested(tuple_, nla.nested(_TUPLE_IP, nla.attribute(_ATTRIBUTES[4][end], packed)))
             body += nla.nested(_FILTER, nla.u32(flags_kind, flag))
             yield Message(_DELETE, 0, body)
@@ -85,13 +85,13 @@ def delete_flow(body: nla.Data) -> Message:
 
 
 def dump_flows(family: int) -> Message:
-    """Asks for all flows of a family."""
-    return Message(_GET, 0, _NFGENMSG.pack(_SIZES[family], 0, 0))
+    """Asks for all flows of a family, 4 or 6; 0: of both."""
+    return Message(_GET, 0, _NFGENMSG.pack(_FAMILIES[family], 0, 0))
 
 
 def parse_flow(body: nla.Data) -> Flow:
     """A flow from a dump."""
-    family = 4 if _NFGENMSG.unpack_from(body)[0] == _SIZES[4] else 6
+    family = 4 if _NFGENMSG.unpack_from(body)[0] == _FAMILIES[4] else 6
     found = nla.attributes(memoryview(body)[_NFGENMSG.size :])
     return Flow(
         family=family,

@@ -57,6 +57,8 @@ class TableRecord(Struct, frozen=True, gc=False, kw_only=True):
     name: str
     flags: int
     user_data: bytes
+    owner: int = 0
+    """Netlink port of the socket that owns it; 0 = nobody."""
 
 
 class ChainRecord(Struct, frozen=True, gc=False, kw_only=True):
@@ -265,6 +267,7 @@ def parse_table(body: nla.Data) -> TableRecord:
         name=nla.as_text(found[1]),
         flags=nla.as_be32(found[2]) if 2 in found else 0,
         user_data=bytes(found.get(6, b"")),
+        owner=nla.as_be32(found[7]) if 7 in found else 0,
     )
 
 

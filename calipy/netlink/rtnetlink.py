@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from calipy.netlink import attributes as nla
-from calipy.netlink.messages import CREATE, EXCLUSIVE, REPLACE, Message
+from calipy.netlink.messages import APPEND, CREATE, EXCLUSIVE, REPLACE, Message
 
 AF_UNSPEC, AF_INET, AF_INET6, AF_BRIDGE = 0, 2, 10, 7
 NEW_LINK, DELETE_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
@@ -21,11 +21,14 @@ NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
 NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 
+NEW_NETWORK_CONFIGURATION = 80
+
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE = 1, 5, 7, 9, 11
+GROUP_IPV4_CONFIGURATION, GROUP_IPV6_CONFIGURATION = 24, 25
 
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST, SCOPE_NOWHERE = 0, 253, 254, 255
-PROTOCOL_KERNEL, PROTOCOL_BOOT = 2, 3
+PROTOCOL_KERNEL, PROTOCOL_BOOT, PROTOCOL_ADVERTISED = 2, 3, 9
 NUD_PERMANENT = 0x80
 NTF_SELF, NTF_PROXY = 0x02, 0x08
 
@@ -123,6 +126,14 @@ class Neighbour(Struct, frozen=True, gc=False, kw_only=True):
     mac: str | None = None
     state: int = 0
     flags: int = 0
+
+
+class NetworkConfiguration(Struct, frozen=True, gc=False, kw_only=True):
+    """A change of per-link settings (linux/netconf.h); index -1 is the namespace's own."""
+
+    family: int
+    index: int
+    forwarding: int | None = None
 
 
 # --- links ---
@@ -321,6 +332,11 @@ def add_route(route: Route) -> Message:
     return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route))
 
 
+def append_route(route: Route) -> Message:
+    """Creates an IPv6 route besides those of the same prefix and metric through other links."""
+    return Message(NEW_ROUTE, CREATE | APPEND, _route(route))
+
+
 def delete_route(route: Route) -> Message:
     """Deletes the route of that table, prefix, metric and protocol (0 = any)."""
     packed, length = _prefix(route.destination)
@@ -465,3 +481,16 @@ def _neighbour(entry: Neighbour) -> bytes:
     if entry.address is not None:
         body += nla.address(1, entry.address)
     return body + (nla.attribute(2, _mac(entry.mac)) if entry.mac is not None else b"")
+
+
+# --- settings of links ---
+
+
+def parse_network_configuration(body: nla.Data) -> NetworkConfiguration:
+    """A notification of RTNLGRP_IPV4_NETCONF or RTNLGRP_IPV6_NETCONF."""
+    found = nla.attributes(memoryview(body)[4:])  # struct netconfmsg: one byte, padded
+    return NetworkConfiguration(
+        family=4 if body[0] == AF_INET else 6,
+        index=nla.as_s32(found[1]),
+        forwarding=nla.as_s32(found[2]) if 2 in found else None,
+    )

@@ -143,10 +143,12 @@ class NetlinkSocket:
                     return packet.body
         raise OSError(errno.ENODATA, f"netlink request {message.kind}: no answer")
 
-    def receive(self) -> list[Packet]:
-        """The notifications that wait, perhaps none. Raises Overrun where some were lost."""
+    def receive(self, most: int = 500) -> list[Packet]:
+        """The notifications that wait, perhaps none, about `most` of them. Raises Overrun where some were lost."""
         packets: list[Packet] = []
         while True:
+            if len(packets) >= most:
+                return packets
             try:
                 packets.extend(unpack(self._raw.recv(_RECEIVE, socket.MSG_DONTWAIT)))
             except BlockingIOError:
@@ -155,6 +157,18 @@ class NetlinkSocket:
                 if error.errno == errno.ENOBUFS:
                     raise Overrun from error
                 raise
+
+    def discard(self) -> None:
+        """Throws away all notifications that wait. Until the queue is empty once, the kernel drops what is new after an
+        overrun without saying so again."""
+        while True:
+            try:
+                self._raw.recv(_RECEIVE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def fileno(self) -> int:
         """For the event loop."""

@@ -57,6 +57,7 @@ class BGPConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, omit_def
     service_cluster_ips: tuple[CIDRBlock, ...] = field(name="serviceClusterIPs", default=())
     service_external_ips: tuple[CIDRBlock, ...] = field(name="serviceExternalIPs", default=())
     service_load_balancer_ips: tuple[CIDRBlock, ...] = field(name="serviceLoadBalancerIPs", default=())
+    service_load_balancer_aggregation: Literal["Enabled", "Disabled"] | None = None
     communities: tuple[Community, ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     ignored_interfaces: tuple[str, ...] = ()

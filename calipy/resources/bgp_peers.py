@@ -154,5 +154,5 @@ def _selector_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
 
 KIND = Kind(
     name="BGPPeer", group="projectcalico.org", version="v3", plural="bgppeers", type=BGPPeer, problems=problems,
-    short_names=("bgppeer",),
+    short_names=("bgpp", "bgpps", "bp", "bps"),
 )  # fmt: skip

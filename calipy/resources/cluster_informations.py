@@ -31,5 +31,5 @@ class ClusterInformation(
 
 KIND = Kind(
     name="ClusterInformation", group="projectcalico.org", version="v3", plural="clusterinformations",
-    type=ClusterInformation, problems=no_problems, short_names=("clusterinfo",),
+    type=ClusterInformation, problems=no_problems, short_names=("clusterinfo", "clusterinfos"),
 )  # fmt: skip

@@ -88,6 +88,22 @@ def problems(pool: IPPool) -> Iterator[Problem]:
     yield from _selector_problems(pool)
 
 
+def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
+    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
+    try:
+        own = ipaddress.ip_network(new.spec.cidr, strict=False)
+    except ValueError:
+        return
+    for other in others:
+        try:
+            network = ipaddress.ip_network(other.spec.cidr, strict=False)
+        except ValueError:
+            continue
+        if other.metadata.name != new.metadata.name and network.version == own.version and network.overlaps(own):
+            reason = f"overlaps {network} of IPPool/{other.metadata.name}"
+            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
+
+
 def _cidr_problems(pool: IPPool, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[Problem]:
     spec = pool.spec
     if str(network.network_address) != str(ipaddress.ip_address(spec.cidr.partition("/")[0])):
@@ -141,16 +157,16 @@ def _selector_problems(pool: IPPool) -> Iterator[Problem]:
         yield from selector_problems(f"spec.{name}", text)
 
 
-def changes(old: IPPool, new: IPPool) -> Iterator[Problem]:
+def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
     """A pool's range and block size stay: blocks that were claimed in it are cut after them."""
-    remedy = "make a new pool, disable this one, and delete it when its addresses are given back"
+    remedy = "make another pool, and disable this one"
     before, after = _network(old), _network(new)
     if before is None or after is None:
         return
     if before != after:
-        yield Problem("spec.cidr", new.spec.cidr, f"was {old.spec.cidr} and can't change", remedy)
+        yield Problem("spec.cidr", new.spec.cidr, f"is {old.spec.cidr} and can't change", remedy)
     elif old.block_size != new.block_size:
-        yield Problem("spec.blockSize", new.spec.block_size, f"was {old.block_size} and can't change", remedy)
+        yield Problem("spec.blockSize", new.spec.block_size, f"is {old.block_size} and can't change", remedy)
 
 
 def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
@@ -188,5 +204,5 @@ def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
 
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    changes=changes, short_names=("ippool",),
+    change_problems=change_problems, short_names=("ipp", "ipps", "pool", "pools"),
 )  # fmt: skip

@@ -39,5 +39,5 @@ def problems(reservation: IPReservation) -> Iterator[Problem]:
 
 KIND = Kind(
     name="IPReservation", group="projectcalico.org", version="v3", plural="ipreservations", type=IPReservation,
-    problems=problems,
+    problems=problems, short_names=("reservation", "reservations"),
 )  # fmt: skip

@@ -50,5 +50,5 @@ class Node(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_fi
 
 
 KIND = Kind(
-    name="Node", group="", version="v1", plural="nodes", type=Node, problems=no_problems, short_names=("no",)
+    name="Node", group="", version="v1", plural="nodes", type=Node, problems=no_problems, short_names=("no", "nos")
 )  # fmt: skip

@@ -22,10 +22,10 @@ class Namespace:
         self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self.run("ip", "link", "set", "lo", "up")
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 20) -> str:
-        """What a command inside prints; its exit status is checked."""
+    def run(self, *command: str, check: bool = True, timeout_s: float = 20, text: str | None = None) -> str:
+        """What a command inside prints, with `text` to read; its exit status is checked."""
         argv = ["ip", "netns", "exec", self.name, *command]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False, input=text)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} in {self.name}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -134,7 +134,7 @@ def test_the_pods_view(node, pod):
     assert "alias c1" in host
     assert "numtxqueues 2" in host
     assert "ee:ee:ee:ee:ee:ee" in host
-    assert host.count("inet6 fe80::ecee:eeff:feee:eeee/64") == host.count("inet6 ") == 1
+    assert host.count("inet6 fe80::ecee:eeff:feee:eeee/128") == host.count("inet6 ") == 1
     assert "tentative" not in host
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from calipy.felix.drivers import conntrack
 from calipy.felix.drivers.conntrack import Conntrack
 from calipy.netlink import ctnetlink, nf_tables, rtnetlink
 from calipy.netlink.messages import Message
@@ -169,8 +170,10 @@ def test_nf_tables_takes_all_of_a_batch_or_nothing(host) -> None:  # type: ignor
         json.loads(host.run("nft", "-j", "list", "ruleset"))
 
 
+@pytest.mark.parametrize("few", [conntrack.FEW, 0], ids=["few", "many"])
 @pytest.mark.parametrize("address", ["10.7.0.1", "fd00:7::1"])
-def test_the_flows_of_an_address_are_forgotten(host, address: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_flows_of_an_address_are_forgotten(host, address: str, few: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(conntrack, "FEW", few)
     other = "10.7.0.2" if ":" not in address else "fd00:7::2"
     third = "10.7.0.3" if ":" not in address else "fd00:7::3"
     width, family = ("32", 4) if ":" not in address else ("128", 6)
@@ -191,7 +194,8 @@ def test_the_flows_of_an_address_are_forgotten(host, address: str) -> None:  # t
     with NetlinkSocket.open(NETFILTER, namespace=host.fd) as netfilter:
         before = dump(netfilter, ctnetlink.dump_flows(family), ctnetlink.parse_flow)
         assert len(before) == 3
-        Conntrack(netfilter).flush([address])
+        with inside(host.fd):
+            Conntrack(netfilter).flush([address])
         left = dump(netfilter, ctnetlink.dump_flows(family), ctnetlink.parse_flow)
         assert [(f.original.source, f.original.destination) for f in left] == [(other, third)]
     for sender in senders:

@@ -14,6 +14,7 @@ from calipy.resources.selectors import parse
 
 _ATTRIBUTES: Mapping[str, str] = {
     "ipv6Support": "ipv6_support",
+    "ipForwarding": "ip_forwarding",
     "defaultEndpointToHostAction": "default_endpoint_to_host_action",
     "nftablesFilterDenyAction": "filter_deny_action",
     "disableConntrackInvalidCheck": "disable_conntrack_invalid_check",

@@ -13,6 +13,7 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
 
     interface_prefixes: tuple[str, ...] = ("cali",)
     ipv6_support: bool = True
+    ip_forwarding: Literal["Enabled", "Disabled"] = "Enabled"
     default_endpoint_to_host_action: Literal["DROP", "ACCEPT", "RETURN"] = "DROP"
     filter_deny_action: Literal["DROP", "REJECT"] = "DROP"
     disable_conntrack_invalid_check: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
@@ -28,6 +29,10 @@ class LinksDriver:
 
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
+        self._deleted: set[int] = set()
+        self._devices: dict[str, VxlanDevice] = {}
+        self._entries: dict[str, dict[ObjectName, Struct]] = {}
+        """What hangs on a device, by its name: it goes with it."""
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of any of the values in `plans` that belong to tunnels."""
@@ -58,13 +63,44 @@ class LinksDriver:
                     parent=by_index.get(link.vxlan.device or 0, ""),
                     mac=link.mac or "",
                     mtu=link.mtu,
+                    up=link.up,
                 )
         yield None
         if names:
             self._read_addresses(names, found)
             yield None
             self._read_neighbours(names, found)
+        self._devices, self._entries = {}, {}
+        for name, value in found.items():
+            self._remember(name, value)
         yield {name: fingerprint(value) for name, value in found.items()}
+
+    def _remember(self, name: ObjectName, value: Struct | None) -> None:
+        device = name.name.partition(" ")[0]
+        if isinstance(value, VxlanDevice):
+            self._devices[device] = value
+        elif name.kind == "device":
+            self._devices.pop(device, None)
+        elif value is not None:
+            self._entries.setdefault(device, {})[name] = value
+        else:
+            self._entries.get(device, {}).pop(name, None)
+
+    @property
+    def deleted(self) -> Container[int]:
+        """Indices of devices that this driver has deleted."""
+        return self._deleted
+
+    def looks(self, device: str, mtu: int, mac: str, up: bool) -> bool:
+        """True if the device, as last read or written, looks so."""
+        found = self._devices.get(device)
+        return found is not None and (found.mtu, found.mac, found.up) == (mtu, mac, up)
+
+    def forwards(self, device: str, mac: str, remote: str) -> bool:
+        """True if the device, as last read or written, has that forwarding entry."""
+        name = ObjectName("forwarding", f"{device} {mac}")
+        entry = ForwardingEntry(device=device, mac=mac, remote=remote)
+        return self._entries.get(device, {}).get(name) == entry
 
     def _read_addresses(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> None:
         for body in self._socket.dump(rtnetlink.dump_addresses()):
@@ -90,27 +126,58 @@ class LinksDriver:
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
         """Writes one after the other: what hangs on a device needs its index."""
-        refusals = []
+        refusals: list[Refusal] = []
+        vanished: list[ObjectName] = []
         for op in ops:
-            try:
-                messages = list(self._messages(op))
-            except OSError as error:
-                if isinstance(op, Put):
-                    refusals.append(Refusal(op.name, error.errno or 0, error.strerror or str(error)))
-                continue
-            for refusal in self._socket.request(messages):
-                replaced = refusal.index < len(messages) - 1
-                if not (replaced or (not isinstance(op, Put) and refusal.errno in _GONE)):
-                    refusals.append(Refusal(op.name, refusal.errno, refusal.text))
-        return Outcome(refusals=tuple(refusals))
+            found = self._perform(op)
+            refusals += found
+            if not found:
+                if isinstance(op, Put) and op.name.kind == "device":
+                    vanished += self._lost_entries(op)
+                self._remember(op.name, op.value if isinstance(op, Put) else None)
+        return Outcome(refusals=tuple(refusals), vanished=tuple(vanished))
+
+    def _perform(self, op: Op) -> list[Refusal]:
+        try:
+            messages = list(self._messages(op))
+        except OSError as error:
+            if not isinstance(op, Put):
+                return []
+            return [Refusal(op.name, error.errno or 0, error.strerror or str(error))]
+        return [
+            Refusal(op.name, refusal.errno, refusal.text)
+            for refusal in self._socket.request(messages)
+            if isinstance(op, Put) or refusal.errno not in _GONE
+        ]
+
+    def _lost_entries(self, op: Put) -> list[ObjectName]:
+        """A new device has none; a new MAC costs the neighbours."""
+        entries = self._entries.get(op.name.name, {})
+        there = self._devices.get(op.name.name)
+        if self._fits(op) and there is not None and isinstance(op.value, VxlanDevice) and there.mac == op.value.mac:
+            return []
+        lost = [name for name in entries if name.kind == "neighbour" or not self._fits(op)]
+        for name in lost:
+            del entries[name]
+        return lost
+
+    def _fits(self, op: Put) -> bool:
+        """True if the device that is there only needs another MAC or MTU, or to be set up."""
+        there, wanted = self._devices.get(op.name.name), op.value
+        if not op.replaces or there is None or not isinstance(wanted, VxlanDevice):
+            return False
+        return replace(there, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up) == wanted
 
     def _messages(self, op: Op) -> Iterator[Message]:
-        """The messages of one operation; the last one counts, those before it clear its way."""
         if isinstance(op, Put):
             match op.value:
+                case VxlanDevice() as device if self._fits(op):
+                    index, there = self._index(op.name.name), self._devices[op.name.name]
+                    mac = device.mac if device.mac != there.mac else None
+                    yield rtnetlink.set_link(index, mac=mac, mtu=device.mtu, up=True)
                 case VxlanDevice() as device:
                     if op.replaces:
-                        yield rtnetlink.delete_link(self._index(op.name.name))
+                        yield self._delete(op.name.name)
                     yield rtnetlink.new_vxlan(
                         name=op.name.name,
                         vni=device.vni,
@@ -123,9 +190,14 @@ class LinksDriver:
                 case value:
                     yield self._entry(value, delete=False)
         elif op.name.kind == "device":
-            yield rtnetlink.delete_link(self._index(op.name.name))
+            yield self._delete(op.name.name)
         else:
             yield self._entry(_entry_of(op.name), delete=True)
+
+    def _delete(self, name: str) -> Message:
+        index = self._index(name)
+        self._deleted.add(index)
+        return rtnetlink.delete_link(index)
 
     def _index(self, name: str) -> int:
         """A link's index. Raises OSError where there is none of that name."""

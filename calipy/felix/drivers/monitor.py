@@ -2,14 +2,16 @@
 foreign changes for the dataplane.
 
 Routes and devices of ours that somebody else touches are told by the netlink port of who did it: our own writes carry
-the ports of our own sockets.
+the ports of our own sockets. What the kernel itself takes away (routes of a link that goes down) needs no reading: it
+is known which, and `Lost` says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Protocol
 
 from calipy.felix.calc.world import (
     AddressGone,
@@ -21,7 +23,7 @@ from calipy.felix.calc.world import (
 )
 from calipy.felix.drivers.links import DEVICES
 from calipy.model.links import ForeignRoute, Link, LinkAddress
-from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY
+from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
 from calipy.netlink import nf_tables, rtnetlink
 from calipy.netlink.messages import Overrun, Packet
 from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
@@ -36,33 +38,81 @@ _GROUPS = (
     rtnetlink.GROUP_IPV6_ADDRESS,
     rtnetlink.GROUP_IPV4_ROUTE,
     rtnetlink.GROUP_IPV6_ROUTE,
+    rtnetlink.GROUP_IPV4_CONFIGURATION,
+    rtnetlink.GROUP_IPV6_CONFIGURATION,
 )
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
 
+_ALL_LINKS = -1
+"""NETCONFA_IFINDEX_ALL: the setting of the namespace, not of one link."""
+
 Notice = Callable[[str, str], None]
-"""Driver's name and what has happened to something of its."""
+"""Driver's name and what has happened to something of its: it must be read."""
+
+
+class OwnDevices(Protocol):
+    """What we have made of the tunnel devices, for what notifications don't say: whose doing it was."""
+
+    @property
+    def deleted(self) -> Container[int]:
+        """Indices of devices that we have deleted."""
+        ...
+
+    def looks(self, device: str, mtu: int, mac: str, up: bool) -> bool:
+        """True if we left the device so."""
+        ...
+
+    def forwards(self, device: str, mac: str, remote: str) -> bool:
+        """True if we have written that forwarding entry."""
+        ...
+
+
+class Losses(Protocol):
+    """Who is to know of what the kernel took away by itself."""
+
+    def lost_routes(self, index: int) -> None:
+        """All routes over a link went when it fell; it is up again."""
+        ...
+
+    def lost_route(self, key: RouteKey) -> None:
+        """One route went though its link is up."""
+        ...
+
+    def shaken(self, link: Link) -> None:
+        """A workload's link has gone down, or lost an address."""
+        ...
 
 
 class Monitor:
     """Listens to the kernel on the event loop."""
 
-    def __init__(self, post: Callable[[Sequence[Event]], object], notice: Notice, prefixes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Sequence[Event]], object],
+        notice: Notice,
+        losses: Losses,
+        devices: OwnDevices,
+        prefixes: tuple[str, ...],
+        namespace: int | None = None,
+    ) -> None:
         self._post = post
         self._notice = notice
+        self._losses = losses
+        self._devices = devices
         self._prefixes = prefixes
-        self._route = NetlinkSocket.open(ROUTE, _GROUPS)
-        self._reader = NetlinkSocket.open(ROUTE)
-        self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,))
+        self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
+        self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
+        self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
         self.own_ports: set[int] = {0}
         """Netlink ports whose changes of routes, neighbours and tables are no news; 0 is the kernel's own doing."""
         self.links: dict[int, Link] = {}
         self.workload_links: dict[int, Link] = {}
         """Those whose name has a workload prefix."""
         self.addresses: set[LinkAddress] = set()
-        self.has_routes: Callable[[Link], bool] = lambda link: True
-        """Whether a workload's link has routes of ours that are lost when it goes down. One that is about to be deleted
-        has none left."""
         self._foreign: dict[tuple[str, int], ForeignRoute] = {}
+        self._foreign_moved = False
+        self._reread = False
+        """True where the kernel may have dropped foreign routes without a word."""
 
     def start(self) -> None:
         """Reads links, addresses and routes, posts them, and goes on with notifications."""
@@ -71,9 +121,18 @@ class Monitor:
         loop.add_reader(self._netfilter.fileno(), self._on_netfilter)
         self._post(self._read())
 
+    def addresses_of(self, index: int) -> frozenset[str]:
+        """A link's addresses."""
+        return frozenset(address.address for address in self.addresses if address.index == index)
+
+    @property
+    def dumps(self) -> int:
+        """How often the kernel was read."""
+        return self._reader.dumps
+
     def close(self) -> None:
         """Stops listening."""
-        loop = asyncio.get_running_loop()
+        loop = asyncio.get_event_loop()
         for socket in (self._route, self._netfilter):
             loop.remove_reader(socket.fileno())
             socket.close()
@@ -97,7 +156,7 @@ class Monitor:
         return [*events, self._read_routes()]
 
     def _read_routes(self) -> ForeignRoutesRead:
-        self._foreign = {}
+        self._foreign, self._foreign_moved, self._reread = {}, False, False
         for family in (4, 6):
             for body in self._reader.dump(rtnetlink.dump_routes(family, MAIN_TABLE)):
                 route = rtnetlink.parse_route(body)
@@ -112,11 +171,14 @@ class Monitor:
             packets = self._route.receive()
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
+            self._route.discard()
             self._post(self._read())
-            for driver in ("links", "routes"):
+            for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
             return
         events = [event for packet in packets for event in self._events(packet)]
+        if self._reread or self._foreign_moved:
+            events.append(self._read_routes() if self._reread else ForeignRoutesRead(frozenset(self._foreign.values())))
         if events:
             self._post(events)
 
@@ -127,48 +189,65 @@ class Monitor:
             case rtnetlink.NEW_ADDRESS | rtnetlink.DELETE_ADDRESS:
                 yield self._address_event(packet)
             case rtnetlink.NEW_ROUTE | rtnetlink.DELETE_ROUTE:
-                yield from self._route_events(packet)
+                self._see_route(packet)
             case rtnetlink.NEW_NEIGHBOUR | rtnetlink.DELETE_NEIGHBOUR:
                 self._see_neighbour(packet)
+            case rtnetlink.NEW_NETWORK_CONFIGURATION:
+                self._see_configuration(packet)
 
     def _link_events(self, packet: Packet) -> Iterator[Event]:
         found = rtnetlink.parse_link(packet.body)
         if packet.kind == rtnetlink.DELETE_LINK:
-            if found.index not in self.links:
-                return
-            if found.name in DEVICES and packet.port not in self.own_ports - {0}:
-                self._notice("links", f"link {found.name} was deleted")
-            yield self._forget(found.index)
-            yield self._read_routes()
+            yield from self._link_gone(found, packet.port)
             return
         link = _link(found)
         old = self.links.get(link.index)
         if old == link:
             return
         yield self._keep(link)
-        if old is not None and old.up and not link.up:
-            yield from self._fallen(link)
+        if old is not None and old.up != link.up:
+            self._turned(link)
+        if old is not None and link.name in DEVICES and not self._is_as_left(link):
+            self._notice("links", f"link {link.name} was changed")
 
-    def _fallen(self, link: Link) -> Iterator[Event]:
-        """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4."""
+    def _is_as_left(self, link: Link) -> bool:
+        going = link.index in self._devices.deleted
+        return going or self._devices.looks(link.name, link.mtu, link.mac, link.up)
+
+    def _link_gone(self, found: rtnetlink.Link, port: int) -> Iterator[Event]:
+        if found.index not in self.links:
+            return
+        own = port in self.own_ports - {0} or found.index in self._devices.deleted
+        if found.name in DEVICES and not own:
+            self._notice("links", f"link {found.name} was deleted")
+        workload = found.index in self.workload_links
+        yield self._forget(found.index)
+        self._reread = self._reread or not workload
+
+    def _turned(self, link: Link) -> None:
+        """The kernel drops the routes of a link that goes down, and says nothing of it for IPv4. Meanwhile they wait;
+        once it is up again they are to be written anew, even if both happened within one flush."""
         workload = link.index in self.workload_links
-        if not workload or self.has_routes(link):
-            self._notice("routes", f"link {link.name} went down")
-        if not workload:
-            yield self._read_routes()
+        if link.up:
+            self._losses.lost_routes(link.index)
+        elif workload:
+            self._losses.shaken(link)
+        self._reread = self._reread or not workload
 
     def _address_event(self, packet: Packet) -> Event:
         address = _address(rtnetlink.parse_address(packet.body))
+        link = self.links.get(address.index)
+        if link is not None and link.name in DEVICES and packet.port not in self.own_ports:
+            self._notice("links", f"address {address.address} of {link.name} was given or taken")
         if packet.kind == rtnetlink.NEW_ADDRESS:
             self.addresses.add(address)
             return AddressSeen(address)
         self.addresses.discard(address)
-        link = self.links.get(address.index)
-        if link is not None and link.name in DEVICES and packet.port not in self.own_ports:
-            self._notice("links", f"address {address.address} was taken from {link.name}")
+        if address.index in self.workload_links:
+            self._losses.shaken(self.workload_links[address.index])
         return AddressGone(address)
 
-    def _route_events(self, packet: Packet) -> Iterator[Event]:
+    def _see_route(self, packet: Packet) -> None:
         if packet.port in self.own_ports - {0}:
             return
         route = rtnetlink.parse_route(packet.body)
@@ -180,25 +259,47 @@ class Monitor:
                 self._foreign[key] = _foreign(route)
             else:
                 self._foreign.pop(key, None)
-            yield ForeignRoutesRead(frozenset(self._foreign.values()))
+            self._foreign_moved = True
         elif route.protocol in _OURS or (route.device in self.workload_links and route.kind == "unicast"):
-            if packet.port == 0 and route.protocol == rtnetlink.PROTOCOL_KERNEL:
+            if packet.port == 0:
+                self._kernels_own(packet.kind, route)
                 return
             verb = "written" if packet.kind == rtnetlink.NEW_ROUTE else "deleted"
             self._notice("routes", f"route {route.destination} was {verb} by somebody else")
 
+    def _kernels_own(self, kind: int, route: rtnetlink.Route) -> None:
+        """The kernel itself takes IPv6 routes away where their link goes down (then they wait) or an address that they
+        depend on goes."""
+        link = self.links.get(route.device or 0)
+        if kind == rtnetlink.DELETE_ROUTE and route.protocol in _OURS and link is not None and link.up:
+            self._losses.lost_route(RouteKey(route.table, route.destination, route.metric))
+
     def _see_neighbour(self, packet: Packet) -> None:
-        if packet.port in self.own_ports:
-            return
         entry = rtnetlink.parse_neighbour(packet.body)
         link = self.links.get(entry.index)
-        if link is not None and link.name in DEVICES:
+        if link is None or link.name not in DEVICES:
+            return
+        if entry.family == rtnetlink.AF_BRIDGE:
+            # The kernel tells nobody's port here: whether it is news is told by what we have written.
+            news = self._devices.forwards(link.name, entry.mac or "", entry.address or "") == (
+                packet.kind == rtnetlink.DELETE_NEIGHBOUR
+            )
+        else:
+            news = packet.port not in self.own_ports
+        if news:
             self._notice("links", f"a neighbour or forwarding entry of {link.name} was changed")
+
+    def _see_configuration(self, packet: Packet) -> None:
+        """Forwarding was switched for the whole namespace."""
+        found = rtnetlink.parse_network_configuration(packet.body)
+        if found.index == _ALL_LINKS and found.forwarding == 0:
+            self._notice("sysctls", f"IPv{found.family} forwarding was turned off")
 
     def _on_netfilter(self) -> None:
         try:
             packets = self._netfilter.receive()
         except Overrun:
+            self._netfilter.discard()
             self._notice("nftables", "notifications were lost")
             return
         for packet in packets:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -38,8 +39,10 @@ class NftablesDriver:
     name = "nftables"
     transactional = True
 
-    def __init__(self, socket: NetlinkSocket) -> None:
+    def __init__(self, socket: NetlinkSocket, *, own: bool = True) -> None:
+        """`own` False: anybody may change the table, as on kernels before 6.9; what they change is repaired."""
         self._socket = socket
+        self._own = own
         self._flags = 0
         self._opened = False
         self._set_number = 0
@@ -61,18 +64,24 @@ class NftablesDriver:
 
     def open(self) -> None:
         """Makes the table or takes it over. Raises TableOwned, and OSError where the kernel has no nf_tables."""
-        for flags in (nft.OWNER | nft.PERSIST, 0):
+        for flags in (nft.OWNER | nft.PERSIST, 0) if self._own else (0,):
             refusals = self._socket.batch(nft.batch([nft.table(TABLE, flags)]))
             if not refusals:
                 self._flags, self._opened = flags, True
                 return
             if refusals[0].errno == errno.EPERM:
-                raise TableOwned(
-                    errno.EPERM,
-                    f"table inet {TABLE} is owned by another process: another CalIPy agent runs on this node; stop it, "
-                    "then this one goes on",
-                )
+                raise TableOwned(errno.EPERM, f"table inet {TABLE} is owned by {self._owner()}; stop that one first")
         raise refusals[0].error()
+
+    def _owner(self) -> str:
+        """Who owns the table. A process's first netlink socket has the process's id as its port."""
+        tables = map(nft.parse_table, self._socket.dump(nft.get_tables()))
+        port = next((table.owner for table in tables if table.name == TABLE), 0)
+        try:
+            command = Path(f"/proc/{port}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return f"another agent alive on this node (netlink port {port})"
+        return f"process {port} ({command}): another agent alive on this node"
 
     def order(self, op: Op) -> int:
         """Sets, chains, elements; then away with elements, chains, sets."""
@@ -95,6 +104,10 @@ class NftablesDriver:
         if not self._opened:
             self.open()
         found: dict[ObjectName, bytes] = {}
+        self._specs = {}
+        if not self.exists():
+            yield found
+            return
         hooks = {
             record.name: record.hook
             for record in map(nft.parse_chain, self._socket.dump(nft.get_chains()))
@@ -108,7 +121,6 @@ class NftablesDriver:
                 yield None
         for name, prints in rules.items():
             found[ObjectName("chain", name)] = _chain_fingerprint(_hook(hooks[name]), prints)
-        self._specs = {}
         for body in self._socket.dump(nft.get_sets(TABLE)):
             yield None
             self._read_set(nft.parse_set(body), found)

@@ -37,6 +37,8 @@ class RoutesDriver:
         self._socket = socket
         self._learned: set[ObjectName] = set()
         self._protocols: dict[ObjectName, int] = {}
+        self._links: dict[ObjectName, tuple[int, ...]] = {}
+        self._over: dict[int, set[ObjectName]] = {}
         self.workload_indices = workload_indices if workload_indices is not None else {}
         """Indices of links whose routes are all ours; the agent keeps it current."""
 
@@ -48,6 +50,10 @@ class RoutesDriver:
         """Routes that BGP learned can be held apart from the rest."""
         return LEARNED_LEFTOVER if self._protocols.get(name) == PROTOCOL_BIRD else LEFTOVER
 
+    def over(self, index: int) -> frozenset[ObjectName]:
+        """The routes, as last read or written, that lead over a link."""
+        return frozenset(self._over.get(index, ()))
+
     def order(self, op: Op) -> int:
         """New ways first, old ones last: a prefix that moves to another metric is never without a route."""
         return 0 if isinstance(op, Put) else 1
@@ -55,7 +61,7 @@ class RoutesDriver:
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """All routes of ours, both families."""
         found: dict[ObjectName, bytes] = {}
-        self._protocols = {}
+        self._protocols, self._links, self._over = {}, {}, {}
         for family in (4, 6):
             for count, route in enumerate(self._socket.dump(rtnetlink.dump_routes(family, table=MAIN_TABLE))):
                 if count % _SLICE == _SLICE - 1:
@@ -67,8 +73,23 @@ class RoutesDriver:
         if route.table != MAIN_TABLE or route.cloned or not self._ours(route):
             return
         name = route_name(RouteKey(route.table, route.destination, route.metric))
-        found[name] = fingerprint(kernel_route(route))
-        self._protocols[name] = route.protocol
+        value = kernel_route(route)
+        found[name] = fingerprint(value)
+        self._remember(name, value)
+
+    def _remember(self, name: ObjectName, value: KernelRoute | None) -> None:
+        for index in self._links.pop(name, ()):
+            self._over[index].discard(name)
+            if not self._over[index]:
+                del self._over[index]
+        if value is None:
+            self._protocols.pop(name, None)
+            return
+        self._protocols[name] = value.protocol
+        if value.ways:
+            self._links[name] = tuple({way.index for way in value.ways})
+            for index in self._links[name]:
+                self._over.setdefault(index, set()).add(name)
 
     def _ours(self, route: rtnetlink.Route) -> bool:
         if route.protocol in (PROTOCOL_CALIPY, PROTOCOL_BIRD):
@@ -84,11 +105,9 @@ class RoutesDriver:
             if isinstance(op, Put) or refusal.errno not in _GONE:
                 refusals.append(Refusal(op.name, refusal.errno, refusal.text))
         for op in ops:
-            if isinstance(op, Put):
-                assert isinstance(op.value, KernelRoute)
-                self._protocols[op.name] = op.value.protocol
-            else:
-                self._protocols.pop(op.name, None)
+            value = op.value if isinstance(op, Put) else None
+            assert value is None or isinstance(value, KernelRoute)
+            self._remember(op.name, value)
         return Outcome(refusals=tuple(refusals))
 
     def _message(self, op: Op) -> Message:

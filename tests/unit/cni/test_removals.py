@@ -80,6 +80,27 @@ async def test_a_release_is_put_off(world, step, problem):
     assert world.left() == {}
 
 
+@pytest.mark.parametrize("step", ["flush", "release", "release!"])
+async def test_an_agent_killed_on_the_way_leaves_no_attached_record(world, killed, step):
+    """The next one would restore an endpoint with addresses that another container may have by then."""
+    await world.add()
+    world.breaks[step] = killed
+    with pytest.raises(type(killed)):
+        await world.delete()
+    world.start()
+    assert [entry.state for entry in world.attachments] == ["leaving"]
+    assert await world.removals.replay() == 0
+    assert not world.left().keys() - {"endpoints", "unclean"}
+
+
+async def test_a_delete_that_can_not_be_noted_goes_on(world):
+    await world.add()
+    world.folder.rename(world.folder.with_name("away"))
+    await world.delete()
+    world.folder.with_name("away").rename(world.folder)
+    assert world.left().keys() <= {"files"}
+
+
 async def test_the_address_is_not_given_out_before_its_release(world):
     await world.add("c1", pod="shop/a")
     world.store_away = True

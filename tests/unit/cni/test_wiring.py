@@ -81,10 +81,11 @@ def test_host_sysctls():
 
 def test_the_gateway_is_set_where_there_is_ipv6():
     assert [message.kind for message in plans.host_rise(FOUR, 9)] == [rt.SET_LINK]
-    up, gateway = map(decoded, plans.host_rise(SIX, 9))
+    up, gateway, prefix = map(decoded, plans.host_rise(SIX, 9))
     assert up["flags"] == 1
     assert gateway.get_attr("IFA_ADDRESS") == "fe80::ecee:eeff:feee:eeee"
-    assert (gateway["prefixlen"], gateway["index"], gateway["scope"]) == (64, 9, 253)
+    assert (gateway["prefixlen"], gateway["index"], gateway["scope"]) == (128, 9, 253)
+    assert (prefix.get_attr("RTA_DST"), prefix["dst_len"], prefix.get_attr("RTA_OIF")) == ("fe80::", 64, 9)
 
 
 def test_pod_sysctls():

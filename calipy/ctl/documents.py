@@ -1,0 +1,189 @@
+"""A document that a user gave, made into an object of its kind, or every reason why it can't be one. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from calipy.ctl.calico_nodes import core_node
+from calipy.ctl.fields import unknown_fields
+from calipy.ctl.sources import Given
+from calipy.ctl.whole import Whole, typed, whole
+from calipy.datastore.lifecycles import check_name
+from calipy.resources import kinds, nodes
+from calipy.resources.metadata import Kind, Problem, Refused, decode
+
+Document = dict[str, object]
+
+_CALICO = "projectcalico.org/v3"
+_OTHER_NAMES = {(_CALICO, "IPAMConfig"): "IPAMConfiguration"}
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_MOST_NAME = 253
+_MISSING = re.compile("Object missing required field `(.+)`")
+_AS_NUMBERS = (("spec", "asNumber"), ("spec", "localASNumber"), ("spec", "bgp", "asNumber"))
+
+
+class Wanted(Struct, frozen=True, gc=False):
+    """An object as a user wants it."""
+
+    where: str
+    kind: Kind[Any]
+    value: Whole
+
+    @property
+    def label(self) -> str:
+        """Where it stands and what it is, for messages."""
+        return f"{self.where}: {self.kind.key(self.value)}"
+
+
+def wanted(given: Given, namespace: str) -> Wanted:
+    """The object; `namespace` is for one of a namespaced kind that names none. Raises Refused with all its problems."""
+    document = cast(Document, _without_nulls(given.document))
+    kind = _kind_of(given.where, document)
+    problems: list[Problem] = []
+    if kind is nodes.KIND and document.get("apiVersion") == _CALICO:
+        document, problems = core_node(_with_as_numbers(document))
+    document = {**_with_as_numbers(document), "kind": kind.name}
+    metadata = document.get("metadata")
+    if kind.namespaced and isinstance(metadata, dict) and not metadata.get("namespace"):
+        document["metadata"] = {**metadata, "namespace": namespace}
+    what = f"{given.where}: {_called(kind, document)}"
+    value, more = _judged(kind, document)
+    problems = [*problems, *more]
+    if problems or value is None:
+        raise Refused(what, problems)
+    return Wanted(given.where, kind, value)
+
+
+def _kind_of(where: str, document: Document) -> Kind[Any]:
+    name, version = document.get("kind"), document.get("apiVersion")
+    if not isinstance(name, str) or not name:
+        raise Refused(where, [Problem("kind", name, "is missing", f"write one of {', '.join(sorted(kinds.BY_NAME))}")])
+    kind = kinds.BY_NAME.get(_OTHER_NAMES.get((str(version), name), name))
+    if kind is None:
+        known = ", ".join(sorted(kinds.BY_NAME))
+        raise Refused(where, [Problem("kind", name, "is not known", f"known are {known}")])
+    allowed = (kind.api_version, _CALICO) if kind is nodes.KIND else (kind.api_version,)
+    if version not in allowed:
+        what = f"{where}: {_called(kind, document)}"
+        reason = "is missing" if version in (None, "") else f"is not the one of {kind.name}"
+        raise Refused(what, [Problem("apiVersion", version, reason, f"write {kind.api_version}")])
+    return kind
+
+
+def _called(kind: Kind[Any], document: Document) -> str:
+    metadata = document.get("metadata")
+    found = metadata if isinstance(metadata, dict) else {}
+    parts = [kind.name, *([found.get("namespace")] if kind.namespaced else []), found.get("name")]
+    return "/".join(str(part) for part in parts if part)
+
+
+def _judged(kind: Kind[Any], document: Document) -> tuple[Whole | None, list[Problem]]:
+    problems = list(unknown_fields(kind, document))
+    stripped, wrong_types = _decodable(kind, document)
+    problems += wrong_types
+    try:
+        value = decode(whole(kind), msgspec.json.encode(stripped))
+    except Refused:
+        return None, problems
+    problems += _name_problems(kind, value)
+    already = {problem.field for problem in problems}
+    try:
+        problems += [problem for problem in kind.problems(typed(kind, value)) if problem.field not in already]
+    except Refused:
+        return None, problems
+    return value, problems
+
+
+def _decodable(kind: Kind[Any], document: Document) -> tuple[Document, list[Problem]]:
+    """The document without the fields whose type is wrong, so that each is found and not just the first."""
+    problems: list[Problem] = []
+    for type_ in (whole(kind), kind):
+        while problem := _first_problem(type_, document):
+            missing = _MISSING.fullmatch(problem.reason)
+            if missing:
+                field = f"{problem.field}.{missing[1]}".removeprefix("the object.")
+                if field not in {known.field for known in problems}:
+                    problems.append(Problem(field, "", "is missing", problem.remedy))
+                return document, problems
+            path = _path(problem.field)
+            problems.append(Problem(problem.field, _value_at(document, path)[1], problem.reason, problem.remedy))
+            if not path:
+                return document, problems
+            document = cast(Document, _without(document, path))
+    return document, problems
+
+
+def _first_problem(kind: Kind[Any], document: Document) -> Problem | None:
+    try:
+        decode(kind, msgspec.json.encode(document))
+    except Refused as refused:
+        return refused.problems[0]
+    return None
+
+
+def _path(field: str) -> list[str | int]:
+    """`spec.communities[0].value` in steps."""
+    return [int(step[1:-1]) if step[0] == "[" else step for step in re.findall(r"\[\d+\]|[^.\[\]]+", field)]
+
+
+def _value_at(value: object, path: list[str | int]) -> tuple[bool, object]:
+    for step in path:
+        in_list = isinstance(value, list) and isinstance(step, int) and step < len(value)
+        if not in_list and not (isinstance(value, dict) and step in value):
+            return False, None
+        value = cast(Any, value)[step]
+    return True, value
+
+
+def _without(value: object, path: list[str | int]) -> object:
+    step, rest = path[0], path[1:]
+    if isinstance(value, list) and isinstance(step, int):
+        inner = [] if not rest else [_without(value[step], rest)]
+        return [*value[:step], *inner, *value[step + 1 :]]
+    assert isinstance(value, dict)
+    if rest:
+        return {**value, step: _without(value[step], rest)}
+    return {name: member for name, member in value.items() if name != step}
+
+
+def _name_problems(kind: Kind[Any], value: Whole) -> Iterator[Problem]:
+    try:
+        check_name(whole(kind), value)
+    except Refused as refused:
+        yield from refused.problems
+        return
+    name = value.metadata.name
+    if not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
+        remedy = f"lower-case letters, digits, - and ., at most {_MOST_NAME} (RFC 1123)"
+        yield Problem("metadata.name", name, "can't be a name", remedy)
+
+
+def _without_nulls(value: object) -> object:
+    """In Kubernetes a member that is null counts as absent; in lists null is a value."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value]
+    return value
+
+
+def _with_as_numbers(document: Document) -> Document:
+    """AS numbers that are spelled as text, `64512` or `0.64512` (RFC 5396 asdot+), as the numbers that they are."""
+    for path in _AS_NUMBERS:
+        present, text = _value_at(document, list(path))
+        if present and isinstance(text, str):
+            high, dot, low = text.rpartition(".")
+            if low.isdecimal() and (high.isdecimal() if dot else True) and int(low) < (1 << 16 if dot else 1 << 32):
+                document = _with(document, path, (int(high or 0) << 16) + int(low))
+    return document
+
+
+def _with(document: Document, path: tuple[str, ...], value: object) -> Document:
+    if len(path) == 1:
+        return {**document, path[0]: value}
+    return {**document, path[0]: _with(cast(Document, document[path[0]]), path[1:], value)}

@@ -1,0 +1,73 @@
+"""Objects with every field that a store holds, also those that the structs of `resources` don't know.
+
+A store decodes into the type of the kind that it is asked for. `whole` makes of each kind one whose type keeps `spec`
+and `status` as they stand, and judges values as the kind itself does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from calipy.resources.metadata import Kind, ObjectMeta, Problem, Refused, Resource, decode
+
+
+class WholeMeta(ObjectMeta, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
+    """All of Kubernetes meta/v1 ObjectMeta."""
+
+    generate_name: str = ""
+    self_link: str = ""
+    deletion_grace_period_seconds: int | None = None
+    managed_fields: tuple[Raw, ...] = ()
+
+
+class Whole(Resource, frozen=True, gc=False, kw_only=True, rename="camel"):
+    """An object of any kind."""
+
+    api_version: str
+    kind: str
+    metadata: WholeMeta
+    spec: dict[str, object] | UnsetType = UNSET
+    status: dict[str, object] | UnsetType = UNSET
+
+
+@cache
+def whole(kind: Kind[Any]) -> Kind[Whole]:
+    """`kind`, with all fields of its objects."""
+
+    def problems(value: Whole) -> Iterable[Problem]:
+        try:
+            return tuple(kind.problems(typed(kind, value)))
+        except Refused as refused:
+            return refused.problems
+
+    def change_problems(old: Whole, new: Whole) -> Iterable[Problem]:
+        try:
+            return tuple(kind.change_problems(typed(kind, old), typed(kind, new)))
+        except Refused:
+            # One of the two can't be read: `problems` has said so of the new one; the old one is no measure.
+            return ()
+
+    return Kind(
+        name=kind.name, group=kind.group, version=kind.version, plural=kind.plural, type=Whole, problems=problems,
+        change_problems=change_problems, short_names=kind.short_names, names=kind.names, namespaced=kind.namespaced,
+    )  # fmt: skip
+
+
+def typed(kind: Kind[Any], value: Whole) -> Any:
+    """The object as its own kind's struct. Raises Refused."""
+    return decode(kind, msgspec.json.encode(value))
+
+
+def printed(value: Whole) -> dict[str, object]:
+    """The object as a document, its fields in the order in which people read them."""
+    document: dict[str, object] = {"apiVersion": value.api_version, "kind": value.kind, "metadata": value.metadata}
+    for name in ("spec", "status"):
+        part = getattr(value, name)
+        if part is not UNSET:
+            document[name] = part
+    return document

@@ -1,0 +1,202 @@
+"""`apply`, `create`, `replace`, `delete`: everything is checked first, and nothing is written if anything is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from calipy.console.failures import Failures
+from calipy.ctl.documents import Wanted
+from calipy.ctl.whole import Whole, WholeMeta, typed, whole
+from calipy.datastore.lifecycles import accept_change
+from calipy.datastore.patches import merge
+from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored
+from calipy.resources import ip_pools
+from calipy.resources.ip_pools import IPPool, overlap_problems
+from calipy.resources.metadata import Key, Kind, Problem, Refused, accept
+
+Verb = Literal["apply", "create", "replace"]
+_MOST_TRIES = 5
+"""So often a write is tried that loses against another writer."""
+
+
+class Doomed(Struct, frozen=True, gc=False):
+    """An object to delete."""
+
+    kind: Kind[Any]
+    key: Key
+
+
+async def write(store: Store, verb: Verb, objects: Sequence[Wanted], say: Callable[[str], None]) -> None:
+    """Writes all objects; says of each what became of it. Raises Failures, before any is written, with what is wrong
+    with each; StoreError where a write fails."""
+    await _check(store, verb, objects)
+    for wanted in objects:
+        say(f"{wanted.kind.key(wanted.value)} {await _written(store, verb, wanted)}")
+
+
+async def delete(
+    store: Store, doomed: Sequence[Doomed], say: Callable[[str], None], *, ignore_not_found: bool
+) -> None:  # fmt: skip
+    """Deletes all objects. Raises Failures, before any is deleted, if one doesn't exist."""
+    missing: list[Exception] = []
+    for each in doomed:
+        try:
+            await store.get(whole(each.kind), each.key.name, each.key.namespace)
+        except NotFound as error:
+            missing.append(error)
+    if missing and not ignore_not_found:
+        raise Failures(missing)
+    for each in doomed:
+        say(f"{each.key} {await _deleted(store, each)}")
+
+
+async def _check(store: Store, verb: Verb, objects: Sequence[Wanted]) -> None:
+    wrong: list[Exception] = []
+    first: dict[Key, str] = {}
+    fresh_pools: list[IPPool] = []
+    for wanted in objects:
+        key = wanted.kind.key(wanted.value)
+        stored = await _stored(store, wanted)
+        try:
+            _check_one(verb, wanted, stored)
+            if key in first:
+                raise _refused(wanted, "the object", str(key), f"stands in {first[key]} too", "keep one of them")
+            if wanted.kind is ip_pools.KIND and stored is None:
+                pool = typed(wanted.kind, wanted.value)
+                fresh_pools.append(pool)
+                await _check_overlap(store, wanted, pool, fresh_pools)
+        except Refused as refused:
+            wrong.append(refused)
+        first.setdefault(key, wanted.where)
+    if wrong:
+        raise Failures(wrong)
+
+
+def _refused(wanted: Wanted, field: str, value: object, reason: str, remedy: str) -> Refused:
+    return Refused(wanted.label, [Problem(field, value, reason, remedy)])
+
+
+def _check_one(verb: Verb, wanted: Wanted, stored: Stored[Whole] | None) -> None:
+    """Raises Refused where the object can't be written as things are."""
+    kind = whole(wanted.kind)
+    name = wanted.value.metadata.name
+    if verb == "create" and stored is not None:
+        raise _refused(wanted, "metadata.name", name, "exists already", "use apply or replace, or another name")
+    if verb == "replace" and stored is None:
+        raise _refused(wanted, "metadata.name", name, "does not exist", "use apply or create")
+    try:
+        if stored is None:
+            accept(kind, wanted.value)
+        else:
+            _check_precondition(wanted, stored)
+            accept_change(kind, stored.value, _changed(verb, wanted, stored.value))
+    except Refused as refused:
+        raise Refused(wanted.label, refused.problems) from refused
+
+
+def _check_precondition(wanted: Wanted, stored: Stored[Whole]) -> None:
+    """An object that was read, edited and given back carries the version it was read at."""
+    revision, uid = wanted.value.metadata.resource_version, wanted.value.metadata.uid
+    if revision and revision != stored.value.metadata.resource_version:
+        reason = f"is not the newest, {stored.value.metadata.resource_version}: somebody has changed it since"
+        raise _refused(wanted, "metadata.resourceVersion", revision, reason, "get it again, or leave this field out")
+    if uid and uid != stored.uid:
+        reason = f"is not its uid, {stored.uid}: it has been deleted and made anew"
+        raise _refused(wanted, "metadata.uid", uid, reason, "get it again, or leave this field out")
+
+
+async def _check_overlap(store: Store, wanted: Wanted, pool: IPPool, fresh: Sequence[IPPool]) -> None:
+    others = list(fresh)
+    async for page in store.list(ip_pools.KIND):
+        others += [stored.value for stored in page.items]
+    problems = tuple(overlap_problems(pool, others))
+    if problems:
+        raise Refused(wanted.label, problems)
+
+
+async def _stored(store: Store, wanted: Wanted) -> Stored[Whole] | None:
+    metadata = wanted.value.metadata
+    try:
+        return await store.get(whole(wanted.kind), metadata.name, metadata.namespace)
+    except NotFound:
+        return None
+
+
+async def _written(store: Store, verb: Verb, wanted: Wanted) -> str:
+    kind = whole(wanted.kind)
+    for last in (False,) * (_MOST_TRIES - 1) + (True,):
+        stored = await _stored(store, wanted)
+        try:
+            if stored is None:
+                await store.create(kind, _new(wanted.value))
+                return "created"
+            if verb == "create":
+                raise Exists(f"{stored.key} has been made meanwhile; use apply or replace")
+            _check_precondition(wanted, stored)
+            after = await store.update(kind, stored, _changed(verb, wanted, stored.value))
+            if after.revision == stored.revision:
+                return "unchanged"
+            return "replaced" if verb == "replace" else "configured"
+        except (Conflict, Exists, NotFound) as error:
+            # Somebody was quicker: read again, merge again.
+            if last or verb == "create":
+                raise error
+    raise AssertionError("the last try returns or raises")
+
+
+def _new(value: Whole) -> Whole:
+    """Without status: that is its controllers'."""
+    return msgspec.structs.replace(value, status=UNSET)
+
+
+def _changed(verb: Verb, wanted: Wanted, old: Whole) -> Whole:
+    """The stored object as it is to be: the given `spec` in place of the old one; for `apply`, labels and annotations
+    that others have put there stay. Of a kind of the core group, whose objects have many authors, `apply` sets the
+    fields that are given and leaves the rest."""
+    given = wanted.value
+    metadata = _metadata(verb, given.metadata, old.metadata)
+    spec = given.spec
+    if spec is UNSET or (verb == "apply" and not wanted.kind.group):
+        spec = _merged_spec(old.spec, spec)
+    return msgspec.structs.replace(old, metadata=metadata, spec=spec)
+
+
+def _metadata(verb: Verb, given: WholeMeta, old: WholeMeta) -> WholeMeta:
+    apply = verb == "apply"
+    return msgspec.structs.replace(
+        old,
+        labels={**old.labels, **given.labels} if apply else given.labels,
+        annotations={**old.annotations, **given.annotations} if apply else given.annotations,
+        finalizers=given.finalizers or old.finalizers,
+        owner_references=given.owner_references or old.owner_references,
+    )
+
+
+def _merged_spec(
+    old: dict[str, object] | UnsetType, given: dict[str, object] | UnsetType
+) -> dict[str, object] | UnsetType:  # fmt: skip
+    if given is UNSET:
+        return old
+    merged = merge({} if old is UNSET else old, given)
+    assert isinstance(merged, dict)
+    return merged
+
+
+async def _deleted(store: Store, doomed: Doomed) -> str:
+    kind = whole(doomed.kind)
+    for last in (False,) * (_MOST_TRIES - 1) + (True,):
+        try:
+            stored = await store.get(kind, doomed.key.name, doomed.key.namespace)
+            await store.delete(kind, stored)
+        except NotFound:
+            return "not found"
+        except Conflict as error:
+            if last:
+                raise error
+        else:
+            return "marked for deletion" if stored.value.metadata.finalizers else "deleted"
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,110 @@
+"""Felix put together: calculation, dataplane, drivers and monitor of one node, in one network namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from calipy.felix.calc.configuration import merge
+from calipy.felix.calc.graph import Graph
+from calipy.felix.calculator import Calculator
+from calipy.felix.dataplane import Area, Dataplane
+from calipy.felix.drivers.links import LinksDriver
+from calipy.felix.drivers.monitor import Monitor
+from calipy.felix.drivers.nftables import NftablesDriver, TableOwned
+from calipy.felix.drivers.routes import RoutesDriver
+from calipy.felix.drivers.sysctls import SysctlsDriver
+from calipy.felix.endpoints import Endpoints
+from calipy.felix.objects import Owner, Put
+from calipy.felix.plans import SYSCTLS_LEFTOVER, RoutePlanner, SysctlPlanner, TunnelPlanner, route_name
+from calipy.felix.rules.compile import RulesPlanner
+from calipy.felix.rules.statics import skeleton
+from calipy.model.links import Link
+from calipy.model.routes import RouteKey
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
+from calipy.resources.felix_configurations import Value
+
+log = logging.getLogger("calipy.felix")
+_OWNED_RETRY_S = 0.5
+
+
+class Engine:
+    """One node's Felix; `run` of its calculator and dataplane, and `start` of its monitor, are the caller's to call."""
+
+    def __init__(
+        self,
+        node: str,
+        process: Mapping[str, Mapping[str, Value]],
+        thread: ThreadPoolExecutor,
+        *,
+        sysctls: Path = Path("/proc/sys/net"),
+        namespace: int | None = None,
+        own_table: bool = True,
+    ) -> None:
+        """`process` are Felix's settings from file and environment; `sysctls` is where /proc/sys/net can be written;
+        `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others."""
+        settings = self._settings = merge(node, (), {}, process)
+        self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
+        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
+        self.links = LinksDriver(self._socket)
+        self.routes = RoutesDriver(self._socket)
+        self.planner = RulesPlanner()
+        self.areas = [
+            Area(self.nftables, self.planner),
+            Area(self.links, TunnelPlanner()),
+            Area(self.routes, RoutePlanner()),
+            Area(SysctlsDriver(self._socket, sysctls, namespace), SysctlPlanner()),
+        ]
+        self.dataplane = Dataplane(self.areas, thread)
+        self.calculator = Calculator(Graph(node, process), self.dataplane.submit)
+        self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
+        self.monitor = Monitor(
+            self.calculator.post, self.dataplane.notice, self, self.links, settings.interface_prefixes, namespace
+        )
+        self.monitor.own_ports |= {self._socket.port, self.nftables.port}
+        self.routes.workload_indices = self.monitor.workload_links
+        self.endpoints = Endpoints(self.calculator, self.dataplane)
+        self.on_shaken: Callable[[Link], None] = lambda link: None
+        """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
+
+    async def guard(self) -> None:
+        """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it: nobody
+        tells when that ends."""
+        told = ""
+        while True:
+            try:
+                fresh = not self.nftables.exists()
+                self.nftables.open()
+                break
+            except TableOwned as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.error("%s; waiting", error.strerror)
+                await asyncio.sleep(_OWNED_RETRY_S)
+        if fresh:
+            owner = Owner("static", "skeleton")
+            puts = tuple(Put(owner, name, value) for name, value in skeleton(self._settings).items())
+            outcome = self.nftables.apply(puts)
+            if outcome.refusals or outcome.resync:
+                raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
+
+    def lost_routes(self, index: int) -> None:
+        """Routes over a link went when it fell."""
+        self.dataplane.vanished("routes", self.routes.over(index))
+
+    def lost_route(self, key: RouteKey) -> None:
+        """The kernel took a route away."""
+        self.dataplane.vanished("routes", [route_name(key)])
+
+    def shaken(self, link: Link) -> None:
+        """A workload's link isn't as CNI left it, or about to go."""
+        self.on_shaken(link)
+
+    def close(self) -> None:
+        """Lets go of the sockets that it opened; the kernel's state stays."""
+        self.monitor.close()
+        self._socket.close()
+        self.nftables.close()
