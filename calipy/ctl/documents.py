@@ -15,15 +15,12 @@ from calipy.ctl.sources import Given
 from calipy.ctl.whole import Whole, typed, whole
 from calipy.datastore.lifecycles import check_name
 from calipy.resources import kinds, nodes
-from calipy.resources.metadata import Kind, Problem, Refused, decode
+from calipy.resources.metadata import MISSING, Kind, Problem, Refused, decode
 
 Document = dict[str, object]
 
 _CALICO = "projectcalico.org/v3"
 _OTHER_NAMES = {(_CALICO, "IPAMConfig"): "IPAMConfiguration"}
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_MOST_NAME = 253
-_MISSING = re.compile("Object missing required field `(.+)`")
 _AS_NUMBERS = (("spec", "asNumber"), ("spec", "localASNumber"), ("spec", "bgp", "asNumber"))
 
 
@@ -104,11 +101,9 @@ def _decodable(kind: Kind[Any], document: Document) -> tuple[Document, list[Prob
     problems: list[Problem] = []
     for type_ in (whole(kind), kind):
         while problem := _first_problem(type_, document):
-            missing = _MISSING.fullmatch(problem.reason)
-            if missing:
-                field = f"{problem.field}.{missing[1]}".removeprefix("the object.")
-                if field not in {known.field for known in problems}:
-                    problems.append(Problem(field, "", "is missing", problem.remedy))
+            if problem.reason == MISSING:
+                if problem.field not in {known.field for known in problems}:
+                    problems.append(problem)
                 return document, problems
             path = _path(problem.field)
             problems.append(Problem(problem.field, _value_at(document, path)[1], problem.reason, problem.remedy))
@@ -156,11 +151,6 @@ def _name_problems(kind: Kind[Any], value: Whole) -> Iterator[Problem]:
         check_name(whole(kind), value)
     except Refused as refused:
         yield from refused.problems
-        return
-    name = value.metadata.name
-    if not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
-        remedy = f"lower-case letters, digits, - and ., at most {_MOST_NAME} (RFC 1123)"
-        yield Problem("metadata.name", name, "can't be a name", remedy)
 
 
 def _without_nulls(value: object) -> object:

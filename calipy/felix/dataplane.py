@@ -18,6 +18,7 @@ from calipy.felix.calc.change import Change, NodeState, apply, everything, merge
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
+from calipy.telemetry import Pulse
 
 log = logging.getLogger("calipy.felix.dataplane")
 
@@ -53,6 +54,7 @@ class Area:
         self.writes = 0
         self.operations = 0
         self.reads = 0
+        self.refusals = 0
 
     def forget_retries(self) -> None:
         """An owner that is refused no more starts from the shortest delay the next time."""
@@ -83,6 +85,7 @@ class Dataplane:
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
+        self.pulse = Pulse()
 
     # --- what others ask for ---
 
@@ -173,8 +176,9 @@ class Dataplane:
             self._at_work = True
             serial = self._submitted
             self._take()
-            for area in self._areas:
-                await self._settle(area)
+            with self.pulse.turn():
+                for area in self._areas:
+                    await self._settle(area)
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
@@ -281,6 +285,7 @@ class Dataplane:
                 area.ledger.hold(owner, reason)
                 continue
             area.refused[owner] = reason
+            area.refusals += 1
             log.error("%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
             closed = area.planner.closed(owner, self.state)
             if closed is None:

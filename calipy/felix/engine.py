@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from calipy.felix.calc.configuration import merge
 from calipy.felix.calc.graph import Graph
+from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.world import Event
 from calipy.felix.calculator import Calculator
 from calipy.felix.dataplane import Area, Dataplane
 from calipy.felix.drivers.links import LinksDriver
@@ -62,13 +64,15 @@ class Engine:
         self.calculator = Calculator(Graph(node, process), self.dataplane.submit)
         self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
         self.monitor = Monitor(
-            self.calculator.post, self.dataplane.notice, self, self.links, settings.interface_prefixes, namespace
+            self._news, self.dataplane.notice, self, self.links, settings.interface_prefixes, namespace
         )
         self.monitor.own_ports |= {self._socket.port, self.nftables.port}
         self.routes.workload_indices = self.monitor.workload_links
         self.endpoints = Endpoints(self.calculator, self.dataplane)
         self.on_shaken: Callable[[Link], None] = lambda link: None
         """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
+        self.on_news: Callable[[Sequence[Event]], None] = lambda events: None
+        """Called with all that the kernel tells of links, addresses and foreign routes."""
 
     async def guard(self) -> None:
         """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it: nobody
@@ -90,6 +94,14 @@ class Engine:
             outcome = self.nftables.apply(puts)
             if outcome.refusals or outcome.resync:
                 raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
+
+    def adopt(self, settings: FelixSettings) -> None:
+        """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""
+        self.monitor.prefixes = settings.interface_prefixes
+
+    def _news(self, events: Sequence[Event]) -> None:
+        self.calculator.post(events)
+        self.on_news(events)
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

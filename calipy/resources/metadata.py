@@ -147,6 +147,8 @@ def decode(kind: Kind[R], text: bytes | str) -> R:
         raise _undecodable(kind, text, str(error)) from error
 
 
+MISSING = "is missing"
+"""The reason where a required field isn't there."""
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 
 
@@ -160,7 +162,7 @@ def _undecodable(kind: Kind[R], text: bytes | str, said: str) -> Refused:
     field = path.strip("`").removeprefix("$").removeprefix(".")
     value = _value_at(document, field)
     if missing := _MISSING.fullmatch(reason):
-        field, value, reason = f"{field}.{missing[1]}".removeprefix("."), "", "is missing"
+        field, value, reason = f"{field}.{missing[1]}".removeprefix("."), "", MISSING
     found = _value_at(document, "metadata.name"), _value_at(document, "metadata.namespace")
     name, namespace = (part if isinstance(part, str) else "" for part in found)
     what = str(Key(kind.name, name, namespace)) if name else kind.name

@@ -99,7 +99,7 @@ class Monitor:
         self._notice = notice
         self._losses = losses
         self._devices = devices
-        self._prefixes = prefixes
+        self.prefixes = prefixes
         self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
         self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
         self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
@@ -310,7 +310,7 @@ class Monitor:
 
     def _keep(self, link: Link) -> LinkSeen:
         self.links[link.index] = link
-        if link.name.startswith(self._prefixes):
+        if link.name.startswith(self.prefixes):
             self.workload_links[link.index] = link
         return LinkSeen(link)
 
