@@ -51,6 +51,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALICO_NETWORKING_BACKEND: `bird` = BGP by the sidecar; `vxlan` or `none` = no BGP."""
     hold_time_s: int = 90
     """CALIPY_BGP_HOLD_TIME: BGP hold time where no peer sets keepaliveTime (RFC 4271 4.2: 0 or at least 3)."""
+    namespace: str = "kube-system"
+    """NAMESPACE: the agent's own, where Secrets with BGP passwords are."""
     no_default_pools: bool = False
     """NO_DEFAULT_POOLS."""
     pools: Mapping[int, DefaultPool] = {}
@@ -165,6 +167,7 @@ _READERS = (
     ("CALICO_ROUTER_ID", "router_id", _text),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
+    ("NAMESPACE", "namespace", _text),
     ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),

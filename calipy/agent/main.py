@@ -19,6 +19,7 @@ from pathlib import Path
 
 from calipy import logs
 from calipy.agent.answers import Answers
+from calipy.agent.bgp import Bgp
 from calipy.agent.feed import Feed, watched
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses, WorkloadLinks
 from calipy.cni import install, readiness, releases
@@ -117,6 +118,9 @@ class Agent:
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
         self.allocator = Allocator(store, self.settings.node, self.feed, time.time)
+        self.bgp = Bgp(
+            self.settings, store, self.feed, self.endpoints, self.dataplane, self.calculator.post, self.metrics
+        )
         site = self._site(store)
         removals = Removals(site)
         self._report(mirror)
@@ -132,6 +136,9 @@ class Agent:
             await self.feed.in_sync.wait()
             attached = [entry.endpoint for entry in site.attachments if entry.endpoint and entry.state == "attached"]
             self.endpoints.restore(attached)
+            if self.bgp.wanted:
+                self.bgp.hold_leftovers()
+                group.create_task(self.bgp.run())
             group.create_task(self.calculator.run())
             group.create_task(self.dataplane.run())
             group.create_task(self._resync())
@@ -273,7 +280,7 @@ class Agent:
             self.endpoints,
             self.health,
             obstacle=lambda: self.obstacle,
-            sessions=lambda: (),
+            sessions=self.bgp.sessions,
             repairs=lambda: dict(self.repairs),
         )
 
@@ -284,6 +291,7 @@ class Agent:
         ready = self.health.ready
         ready["start-up"] = lambda: self.obstacle
         ready["datastore"] = lambda: "; ".join(c.error for c in mirror.connections.values() if c.error)
+        ready["BGP"] = self.bgp.problem
         ready["kernel"] = lambda: "; ".join(self.dataplane.refused.values())
 
     async def _serve_health(self, stack: contextlib.AsyncExitStack) -> None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Problem, Resource
-from calipy.resources.selectors import SelectorError, parse
+from calipy.resources.selectors import selector_problems
 
 Use = Literal["Workload", "Tunnel", "LoadBalancer"]
 Encapsulation = Literal["Never", "Always", "CrossSubnet"]
@@ -80,24 +80,28 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
 
 
 def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
-    """The pools as Calico's pool controller would have them: of two whose ranges overlap the younger is not
-    allocatable, for an address might be given out from both."""
-    kept: list[IPPool] = []
-    for pool in sorted(pools, key=lambda pool: (pool.metadata.creation_timestamp or "", pool.metadata.name)):
-        problem = next(overlap_problems(pool, kept), None)
-        if problem is not None:
-            reason = f"{problem.value} {problem.reason}"
-            overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
-            others = () if pool.status is UNSET else pool.status.conditions
-            conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
-            pool = structs.replace(pool, status=IPPoolStatus(conditions=conditions))
-        kept.append(pool)
-    return tuple(sorted(kept, key=lambda pool: pool.metadata.name))
+    """The pools as Calico's pool controller would have them: those that overlap an older one are not allocatable, for
+    an address might be given out from both."""
+    all_ = tuple(pools)
+    wrong = overlaps(all_)
+    return tuple(
+        _not_allocatable(pool, wrong[pool.metadata.name]) if pool.metadata.name in wrong else pool for pool in all_
+    )
+
+
+def _not_allocatable(pool: IPPool, problem: Problem) -> IPPool:
+    message = f"{problem.value} {problem.reason}"
+    overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=message)
+    others = () if pool.status is UNSET else pool.status.conditions
+    conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
+    return structs.replace(pool, status=IPPoolStatus(conditions=conditions))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:
     """What Calico's validation and CRD rules refuse in one pool (overlap with other pools is not seen here)."""
     try:
+        if "/" not in pool.spec.cidr:
+            raise ValueError
         network = ipaddress.ip_network(pool.spec.cidr, strict=False)
     except ValueError:
         yield Problem(
@@ -108,32 +112,6 @@ def problems(pool: IPPool) -> Iterator[Problem]:
     yield from _mode_problems(pool)
     yield from _use_problems(pool)
     yield from _selector_problems(pool)
-
-
-def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
-    """`cidr` and the block size stay what they were: blocks and routes have been made of them."""
-    if new.spec.cidr != old.spec.cidr:
-        reason = f"is {old.spec.cidr} and can't change"
-        yield Problem("spec.cidr", new.spec.cidr, reason, "make another pool, and disable this one")
-    elif new.block_size != old.block_size:
-        reason = f"is {old.block_size} and can't change"
-        yield Problem("spec.blockSize", new.spec.block_size, reason, "make another pool, and disable this one")
-
-
-def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
-    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
-    try:
-        own = ipaddress.ip_network(new.spec.cidr, strict=False)
-    except ValueError:
-        return
-    for other in others:
-        try:
-            network = ipaddress.ip_network(other.spec.cidr, strict=False)
-        except ValueError:
-            continue
-        if other.metadata.name != new.metadata.name and network.version == own.version and network.overlaps(own):
-            reason = f"overlaps {network} of IPPool/{other.metadata.name}"
-            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
 
 
 def _cidr_problems(pool: IPPool, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[Problem]:
@@ -162,6 +140,8 @@ def _mode_problems(pool: IPPool) -> Iterator[Problem]:
 
 def _use_problems(pool: IPPool) -> Iterator[Problem]:
     spec = pool.spec
+    if len(set(spec.allowed_uses)) < len(spec.allowed_uses):
+        yield Problem("spec.allowedUses", list(spec.allowed_uses), "names one use twice", "name each once")
     if not spec.allowed_uses:
         yield Problem("spec.allowedUses", [], "is empty", "name Workload, Tunnel or LoadBalancer, or leave it out")
     if "LoadBalancer" in spec.allowed_uses:
@@ -184,16 +164,62 @@ def _use_problems(pool: IPPool) -> Iterator[Problem]:
 
 def _selector_problems(pool: IPPool) -> Iterator[Problem]:
     for name, text in (("nodeSelector", pool.spec.node_selector), ("namespaceSelector", pool.spec.namespace_selector)):
-        if len(text) > 1024:
-            yield Problem(f"spec.{name}", text[:40] + "...", f"has {len(text)} characters", "1024 at most")
-            continue
-        try:
-            parse(text)
-        except SelectorError as error:
-            yield Problem(f"spec.{name}", text, str(error), "see Calico's selector syntax")
+        yield from selector_problems(f"spec.{name}", text)
+
+
+def changes(old: IPPool, new: IPPool) -> Iterator[Problem]:
+    """A pool's range and block size stay: blocks that were claimed in it are cut after them."""
+    remedy = "make a new pool, disable this one, and delete it when its addresses are given back"
+    before, after = _network(old), _network(new)
+    if before is None or after is None:
+        return
+    if before != after:
+        yield Problem("spec.cidr", new.spec.cidr, f"was {old.spec.cidr} and can't change", remedy)
+    elif old.block_size != new.block_size:
+        yield Problem("spec.blockSize", new.spec.block_size, f"was {old.block_size} and can't change", remedy)
+
+
+def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
+    """Which pools can't be in force because an older one has some of their range: name -> what is wrong. Each pool is
+    fit by itself (`problems`). The same set of pools gives the same answer on every node, whoever saw which first."""
+    kept: list[IPPool] = []
+    found: dict[str, Problem] = {}
+    for pool in sorted(pools, key=_age):
+        other = next((older for older in kept if _overlap(pool, older)), None)
+        if other is None:
+            kept.append(pool)
+        else:
+            reason = f"overlaps {other.spec.cidr} of IPPool/{other.metadata.name}, which is older"
+            found[pool.metadata.name] = Problem("spec.cidr", pool.spec.cidr, reason, "choose a range of its own")
+    return found
+
+
+def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
+    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
+    for other in others:
+        if other.metadata.name != new.metadata.name and _overlap(new, other):
+            reason = f"overlaps {other.spec.cidr} of IPPool/{other.metadata.name}"
+            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
+
+
+def _age(pool: IPPool) -> tuple[str, str]:
+    return pool.metadata.creation_timestamp or "", pool.metadata.name
+
+
+def _overlap(one: IPPool, other: IPPool) -> bool:
+    mine, theirs = _network(one), _network(other)
+    return mine is not None and theirs is not None and mine.version == theirs.version and mine.overlaps(theirs)
+
+
+def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Its range however it is written (`FD00::/48` is `fd00:0::/48`), None where that is none."""
+    try:
+        return ipaddress.ip_network(pool.spec.cidr, strict=False)
+    except ValueError:
+        return None
 
 
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    change_problems=change_problems, short_names=("ipp", "ipps", "pool", "pools"),
+    changes=changes, short_names=("ipp", "ipps", "ippool", "pool", "pools"),
 )  # fmt: skip

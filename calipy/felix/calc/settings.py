@@ -39,10 +39,12 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     allow_vxlan_from_workloads: bool = False
     mtu_interface_pattern: str = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] = "EnabledIPIPOnly"
-    log_severity_screen: str = "INFO"
+    log_severity_screen: str = "Info"
     health_enabled: bool = False
     health_host: str = "localhost"
     health_port: int = 9099
+    health_timeout_overrides: Mapping[str, float] = {}
+    """Health reporter's name -> seconds without a sign of life; 0 = any time."""
     prometheus_metrics_enabled: bool = False
     prometheus_metrics_host: str = ""
     prometheus_metrics_port: int = 9091

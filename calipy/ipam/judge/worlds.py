@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import Struct
 
-from calipy.ipam.claims import pool_of
+from calipy.ipam.blocks import from_rfc3339
+from calipy.ipam.claims import node_of, pool_of
 from calipy.ipam.judge.values import Finding, Severity, Snapshot, What
 from calipy.resources import block_affinities, ipam_blocks, ipam_handles
 from calipy.resources.block_affinities import BlockAffinity
@@ -85,13 +85,12 @@ class World:
                 self.unreadable.append(block)
                 continue
             network = ipaddress.ip_network(block.spec.cidr)
-            kind, _, name = (block.spec.affinity or "").partition(":")
             yield BlockView(
                 block=block,
                 key=block_key(block),
                 network=network,
                 pool=pool_of(self.pools, block.spec.cidr),
-                owner=name if kind == "host" else "",
+                owner=node_of(block.spec.affinity),
                 entries=tuple(_entries(block, network)),
             )
 
@@ -102,9 +101,7 @@ class World:
 
     def old(self, moment: str | None, seconds: float) -> bool:
         """True if an RFC 3339 time lies so far back; also where there is none."""
-        if moment is None:
-            return True
-        return self.now_s - datetime.datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() >= seconds
+        return moment is None or self.now_s - from_rfc3339(moment) >= seconds
 
 
 class Findings:
