@@ -68,6 +68,10 @@ class VxlanDevice(Struct, frozen=True, gc=False, kw_only=True):
     parent: str
     mac: str
     mtu: int
+    learning: bool = False
+    group: str = ""
+    offload: bool = True
+    """Whether the device leaves checksums to the driver below."""
     up: bool = True
 
 
@@ -161,6 +165,7 @@ def _tunnel_objects(tunnel: Tunnel) -> Iterator[tuple[ObjectName, Struct]]:
             parent=tunnel.parent,
             mac=tunnel.mac,
             mtu=tunnel.mtu,
+            offload=tunnel.offload,
         ),
     )
     yield (

@@ -38,16 +38,14 @@ DEFAULT = IPAMConfiguration(metadata=ObjectMeta(name="default"), spec=IPAMConfig
 
 
 def problems(configuration: IPAMConfiguration) -> Iterator[Problem]:
-    """Calico's library refuses two combinations; ranges are the v3 CRD's."""
+    """Ranges are the v3 CRD's; what leaves no way to get an address is refused. A limit without strictAffinity, which
+    Calico's `ipam configure` refuses, stands in the example of its documentation, and is let in as there."""
     spec = configuration.spec
     if configuration.metadata.name != "default":
         yield Problem("metadata.name", configuration.metadata.name, "only one object is read", "name it default")
     if not spec.strict_affinity and not spec.auto_allocate_blocks:
         reason = "without new blocks every address would be borrowed"
         yield Problem("spec.autoAllocateBlocks", False, reason, "set strictAffinity to true as well")
-    if spec.max_blocks_per_host > 0 and not spec.strict_affinity:
-        reason = "a limit needs strictAffinity"
-        yield Problem("spec.maxBlocksPerHost", spec.max_blocks_per_host, reason, "set strictAffinity to true")
     if not 0 <= spec.max_blocks_per_host <= 1_000_000:
         yield Problem("spec.maxBlocksPerHost", spec.max_blocks_per_host, "is out of range", "0 to 1000000")
     if not 0 <= spec.ip_cooldown_seconds <= 1200:
@@ -56,5 +54,5 @@ def problems(configuration: IPAMConfiguration) -> Iterator[Problem]:
 
 KIND = Kind(
     name="IPAMConfiguration", group="projectcalico.org", version="v3", plural="ipamconfigurations",
-    type=IPAMConfiguration, problems=problems, short_names=("ipamconfig",),
+    type=IPAMConfiguration, problems=problems, short_names=("ipamconfig", "ipamconfigs"),
 )  # fmt: skip

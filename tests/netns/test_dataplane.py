@@ -60,9 +60,10 @@ class Node:
         self.route_socket = NetlinkSocket.open(ROUTE, namespace=namespace.fd)
         self.nftables: NftablesDriver = open_driver(namespace.fd)
         self.planner = RulesPlanner()
+        self.links = LinksDriver(self.route_socket, namespace.fd)
         self.areas = [
             Area(self.nftables, self.planner),
-            Area(LinksDriver(self.route_socket), TunnelPlanner()),
+            Area(self.links, TunnelPlanner()),
             Area(RoutesDriver(self.route_socket), RoutePlanner()),
         ]
         self.dataplane = Dataplane(self.areas, thread)
@@ -81,6 +82,7 @@ class Node:
 
     def close(self) -> None:
         self.route_socket.close()
+        self.links.close()
         self.nftables.close()
 
 
@@ -212,64 +214,3 @@ async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:
     again.dataplane.notice("links", "gone")
     await again.dataplane.idle()
     assert "vxlan.calico" in host.run("ip", "-o", "link")
-
-
-class Wire:
-    """Two pods and an outside host around a node."""
-
-    def __init__(self, namespaces: Any) -> None:
-        self.host = namespaces("host")
-        self.outside = namespaces("out")
-        self.pods = {name: namespaces(name) for name in ("a", "b", "u")}
-        self.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for number, (name, pod) in enumerate(self.pods.items(), 1):
-            self._plug(f"cali{name}", pod, f"10.244.0.{number}/32")
-        self.host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", self.outside.name)
-        self.host.run("ip", "addr", "add", "10.9.0.1/24", "dev", "up0")
-        self.host.run("ip", "link", "set", "up0", "up")
-        self.outside.run("ip", "addr", "add", "10.9.0.9/24", "dev", "eth0")
-        self.outside.run("ip", "link", "set", "eth0", "up")
-
-    def _plug(self, link: str, pod: Any, address: str) -> None:
-        self.host.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.name)
-        self.host.run("ip", "link", "set", link, "address", "ee:ee:ee:ee:ee:ee")
-        self.host.run("sysctl", "-qw", f"net.ipv4.conf.{link}.proxy_arp=1")
-        self.host.run("ip", "link", "set", link, "up")
-        self.host.run("ip", "route", "add", address, "dev", link, "proto", "80", "metric", "1024")
-        pod.run("ip", "addr", "add", address, "dev", "eth0")
-        pod.run("ip", "link", "set", "eth0", "up")
-        pod.run("ip", "route", "add", "169.254.1.1", "dev", "eth0")
-        pod.run("ip", "route", "add", "default", "via", "169.254.1.1")
-        pod.run("ip", "neigh", "add", "169.254.1.1", "lladdr", "ee:ee:ee:ee:ee:ee", "dev", "eth0", "nud", "permanent")
-
-    def ping(self, pod: str, target: str, *options: str) -> bool:
-        command = ["ping", "-c1", "-W1", *options, target]
-        return "1 received" in self.pods[pod].run(*command, check=False)
-
-    def routes(self) -> tuple[Route, ...]:
-        found = []
-        for number, name in enumerate(self.pods, 1):
-            index = int(self.host.run("cat", f"/sys/class/net/cali{name}/ifindex"))
-            found.append(
-                Route(
-                    prefix=f"10.244.0.{number}/32",
-                    origin=Origin("workload", name),
-                    next_hops=(NextHop(None, f"cali{name}", index),),
-                    scope="link",
-                )
-            )
-        return tuple(found)
-
-
-async def test_packets_pass_as_the_rules_say(nodes: Any, namespaces: Any) -> None:
-    wire = Wire(namespaces)
-    node = nodes(wire.host)
-    known = [endpoint("a", "10.244.0.1"), endpoint("b", "10.244.0.2")]
-    await node.become(state(*known, routes=wire.routes()))
-    assert wire.ping("a", "10.244.0.2")
-    assert not wire.ping("a", "10.244.0.3"), "to an interface that nobody knows"
-    assert not wire.ping("u", "10.244.0.1"), "from an interface that nobody knows"
-    wire.pods["a"].run("ip", "addr", "add", "10.244.0.77/32", "dev", "eth0")
-    assert not wire.ping("a", "10.244.0.2", "-I", "10.244.0.77"), "with an address that isn't the pod's"
-    assert not wire.ping("a", "10.9.0.1"), "to the host: defaultEndpointToHostAction is Drop"
-    assert wire.ping("a", "10.9.0.9"), "to the outside, which has no way back to pods but through NAT"
