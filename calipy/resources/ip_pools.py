@@ -80,21 +80,19 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
 
 
 def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
-    """The pools as Calico's pool controller would have them: those that overlap an older one are not allocatable, for
-    an address might be given out from both."""
-    all_ = tuple(pools)
-    wrong = overlaps(all_)
-    return tuple(
-        _not_allocatable(pool, wrong[pool.metadata.name]) if pool.metadata.name in wrong else pool for pool in all_
-    )
-
-
-def _not_allocatable(pool: IPPool, problem: Problem) -> IPPool:
-    message = f"{problem.value} {problem.reason}"
-    overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=message)
-    others = () if pool.status is UNSET else pool.status.conditions
-    conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
-    return structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+    """The pools as Calico's pool controller would have them: of two whose ranges overlap the younger is not
+    allocatable, for an address might be given out from both."""
+    kept: list[IPPool] = []
+    for pool in sorted(pools, key=lambda pool: (pool.metadata.creation_timestamp or "", pool.metadata.name)):
+        problem = next(overlap_problems(pool, kept), None)
+        if problem is not None:
+            reason = f"{problem.value} {problem.reason}"
+            overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
+            others = () if pool.status is UNSET else pool.status.conditions
+            conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
+            pool = structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+        kept.append(pool)
+    return tuple(sorted(kept, key=lambda pool: pool.metadata.name))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:

@@ -638,26 +638,6 @@ async def adds(node: Node, runtime: Runtime) -> bool:
     return False
 
 
-async def test_overlapping_pools(node: Node) -> None:
-    """Written past every check: an address must not be given out from both."""
-    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
-    pool = IPPool(metadata=ObjectMeta(name="twin"), spec=IPPoolSpec(cidr="10.123.0.128/25", block_size=27))
-    made = await store.create(ip_pools.KIND, pool)
-    runtime = node.other(ipam={"ipv4_pools": ["twin"]})
-
-    async def refused() -> bool:
-        with pytest.raises(CniFailure) as caught:
-            await node.add("one", runtime)
-        assert caught.value.code == 100
-        return "10.123.0.128/25 overlaps 10.123.0.0/24 of IPPool/default-ipv4-ippool" in str(caught.value)
-
-    try:
-        await until(refused, "the pool is known")
-    finally:
-        await store.delete(ip_pools.KIND, made)
-        await store.close()
-
-
 async def test_a_node_without_a_default_route(node: Node) -> None:
     """Where the kernel answers no ARP for 169.254.1.1."""
     await node.run("ip", "route", "delete", "default")
