@@ -565,7 +565,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], int, tuple[str, ...]]] 
     "annotation: family": ({}, {"ipFamilies": '["IPv5"]'}, 104, ("ipFamilies", "IPv5", '"IPv4" and "IPv6"')),
     "annotation: MAC": ({}, {"hwAddr": "01:00:00:00:00:01"}, 104, ("hwAddr is '01:", "not the address of one host")),
     "annotation: pool": ({}, {"ipv4pools": '["gold"]'}, 100, ("gold",)),
-    "address outside": ({}, {"ipAddrs": '["192.0.2.1"]'}, 100, ("192.0.2.1", "no enabled pool", "choose another")),
+    "address outside": ({}, {"ipAddrs": '["192.0.2.1"]'}, 100, ("192.0.2.1", "lies in no", "choose another")),
 }  # fmt: skip
 
 
@@ -636,6 +636,21 @@ async def adds(node: Node, runtime: Runtime) -> bool:
         await node.add("one", runtime)
         return True
     return False
+
+
+async def test_overlapping_pools(node: Node) -> None:
+    """Written past every check: an address must not be given out from both."""
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    pool = IPPool(metadata=ObjectMeta(name="twin"), spec=IPPoolSpec(cidr="10.123.0.128/25", block_size=27))
+    made = await store.create(ip_pools.KIND, pool)
+    try:
+        await until(lambda: "overlaps 10.123.0.0/24 of IPPool/" in node.agent.log.read_text(), "the pool is judged")
+        failure = await failing(node.add("one", node.other(ipam={"ipv4_pools": ["twin"]})))
+        assert failure.code == 100
+        assert "pool twin" in str(failure)
+    finally:
+        await store.delete(ip_pools.KIND, made)
+        await store.close()
 
 
 async def test_a_node_without_a_default_route(node: Node) -> None:
