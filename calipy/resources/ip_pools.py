@@ -71,8 +71,7 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
             return "is disabled"
         conditions = () if self.status is UNSET else self.status.conditions
         found = next((c for c in conditions if c.type == "Allocatable" and c.status == "False"), None)
-        said = f": {found.message}" if found and found.message else " (see its conditions)"
-        return f"is not allocatable{said}" if found else ""
+        return f"can't be drawn from: {found.message or found.reason or 'see its conditions'}" if found else ""
 
     @property
     def allocatable(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from calipy.bgp.sidecar import liveness_command
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain import query
 from calipy.explain.report import NodeReport
+from calipy.lab.executions import execute
 from calipy.lab.machines import Machine
 from calipy.lab.processes import Liveness
 from calipy.resources import block_affinities
@@ -88,19 +89,14 @@ class Node:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-
-
-@pytest.fixture
-async def nodes(folder: Path) -> AsyncIterator[tuple[Node, Node]]:
-    first, second = Node(1, folder), Node(2, folder)
+async def nodes(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
+    first, second = Node(1, tmp_path), Node(2, tmp_path)
     try:
         for node in (first, second):
             await node.machine.start()
         ends = [str(node.machine.pid) for node in (first, second)]
         link = ("ip", "link", "add", "eth0", "netns", ends[0], "type", "veth", "peer", "name", "eth0", "netns", ends[1])
-        subprocess.run(link, check=True)
+        assert (await execute(link)).status == 0
         for node in (first, second):
             await node.machine.run("ip", "address", "add", f"{node.address}/24", "dev", "eth0")
             await node.machine.run("ip", "link", "set", "eth0", "up")
@@ -128,7 +124,7 @@ async def claim(folder: Path, node: Node, block: str) -> None:
     await store.close()
 
 
-async def test_routes_reach_the_fib_and_outlive_agent_and_exabgp(nodes: tuple[Node, Node], folder: Path) -> None:
+async def test_routes_reach_the_fib_and_outlive_agent_and_exabgp(nodes: tuple[Node, Node], tmp_path: Path) -> None:
     first, second = nodes
 
     async def both_have(count: int) -> bool:
@@ -139,7 +135,7 @@ async def test_routes_reach_the_fib_and_outlive_agent_and_exabgp(nodes: tuple[No
 
     await until(lambda: _all_sessions(nodes))
     for node in nodes:
-        await claim(folder, node, node.block)
+        await claim(tmp_path, node, node.block)
     await until(lambda: both_have(1))
     assert await first.learned() == {second.block}
     assert await second.learned() == {first.block}
@@ -154,7 +150,7 @@ async def test_routes_reach_the_fib_and_outlive_agent_and_exabgp(nodes: tuple[No
     await until(lambda: _restarted(first.sidecar))
     await until(both_up)
     # It goes the same way as all that came before it.
-    await claim(folder, second, "10.244.2.64/26")
+    await claim(tmp_path, second, "10.244.2.64/26")
     await until(lambda: both_have_news(first))
     assert first.look()[len(quiet[0]) :] == [f"10.244.2.64/26 via {second.address} dev eth0 proto bird metric 1024"]
     assert second.look()[len(quiet[1]) :] == []
