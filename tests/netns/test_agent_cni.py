@@ -307,6 +307,22 @@ async def test_calicos_result_and_wiring(node: Node) -> None:
     await node.delete("one")
 
 
+async def test_a_pod_that_comes_and_goes_costs_no_read_of_the_kernel_and_no_other_pods_rules(node: Node) -> None:
+    for name in ("one", "two"):
+        await node.add(name)
+    before = await node.ask("status", NodeReport)
+    await node.add("three")
+    between = await node.ask("status", NodeReport)
+    await node.delete("three")
+    after = await node.ask("status", NodeReport)
+    reads = [{driver.driver: driver.reads for driver in report.drivers} for report in (before, between, after)]
+    assert reads[0] == reads[1] == reads[2]
+    assert before.repairs == after.repairs
+    assert (between.compiled - before.compiled, after.compiled - between.compiled) == (1, 1)
+    await node.delete("one")
+    await node.delete("two")
+
+
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 async def test_every_version_of_the_specification(node: Node, version: str) -> None:
     runtime = node.other(version)
