@@ -7,6 +7,17 @@ import logging
 import sys
 import time
 
+LEVELS = {
+    "Trace": logging.DEBUG,
+    "Debug": logging.DEBUG,
+    "Info": logging.INFO,
+    "Warning": logging.WARNING,
+    "Error": logging.ERROR,
+    "Fatal": logging.CRITICAL,
+    "None": logging.CRITICAL + 1,
+}
+"""FelixConfiguration logSeverityScreen -> level of the logging module."""
+
 
 class TextFormatter(logging.Formatter):
     """`2026-01-31 12:00:00.123 INFO felix.dataplane: message`."""

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from aiohttp import web
+
 from calipy import logs
 from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
@@ -35,7 +37,7 @@ from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
 from calipy.datastore.stores import Conflict, NotFound, Store, StoreError, Unavailable
 from calipy.explain import query
-from calipy.felix.calc.configuration import merge
+from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.engine import Engine
 from calipy.ipam.allocator import Allocator
@@ -69,10 +71,15 @@ def felix_settings(settings: Settings) -> Mapping[str, Mapping[str, Value]]:
     """Felix's parameters from file and environment. Raises ValueError naming the wrong one."""
     layers: dict[str, Mapping[str, Value]] = {}
     if settings.felix_file.exists():
-        layers["file"], unknown = from_file(settings.felix_file.read_text())
+        try:
+            layers["file"], unknown = from_file(settings.felix_file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{settings.felix_file}: {error}") from error
         for name in unknown:
             log.warning("%s: %s is no parameter of Felix; it is ignored", settings.felix_file, name)
-    layers["environment"], _ = from_variables(settings.felix)
+    layers["environment"], unknown = from_variables(settings.felix)
+    for name in unknown:
+        log.warning("environment variable %s: that is no parameter of Felix; it is ignored", name)
     return layers
 
 
@@ -95,7 +102,6 @@ class Agent:
         self, settings: Settings, process: Mapping[str, Mapping[str, Value]], thread: ThreadPoolExecutor
     ) -> None:
         self.settings = settings
-        self.felix = merge(settings.node, (), {}, process)
         self.thread = thread
         self.metrics, self.health = Metrics(), Health()
         self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
@@ -106,6 +112,9 @@ class Agent:
         self.dataplane.on_repair = self._repaired
         self.links = WorkloadLinks(self.endpoints, self.monitor.links, self.monitor.addresses_of, self._repaired)
         self.engine.on_shaken = self.links.shaken
+        self.engine.on_settings = self._follow
+        self._settings_moved = asyncio.Event()
+        self._told_mtu = 0
         self.obstacle = "the agent is starting"
         self.repairs: Counter[str] = Counter()
 
@@ -124,8 +133,8 @@ class Agent:
         site = self._site(store)
         removals = Removals(site)
         self._report(mirror)
-        async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
-            await self._serve_health(stack)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_servers())
             group.create_task(query.serve(self._path("query.sock"), self._answers().by_name()))
             group.create_task(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
             group.create_task(
@@ -183,7 +192,7 @@ class Agent:
         self.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
-            interface_prefix=self.felix.interface_prefixes[0],
+            interface_prefix=self.engine.settings.interface_prefixes[0],
             mtu=self.pod_mtu,
             families=lambda: tuple(sorted({pool.family for pool in self.feed.pools()})),
             obstacle=lambda: self.obstacle,
@@ -200,7 +209,7 @@ class Agent:
 
     def _open_for_pods(self) -> None:
         """From here on the node attaches pods: only now the runtime finds a network."""
-        files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+        self._tell_mtu()
         self.obstacle = ""
         readiness.write(
             self._path("ready"), time.clock_gettime(time.CLOCK_BOOTTIME), self.settings.status_grace_period_s
@@ -219,6 +228,8 @@ class Agent:
             state = self.dataplane.state
             if state is None:
                 continue
+            if not self.obstacle:
+                self._tell_mtu()
             now = time.monotonic()
             if 0 < state.settings.nftables_refresh_interval_s <= now - tables:
                 tables = now
@@ -230,7 +241,7 @@ class Agent:
                 self.dataplane.notice("sysctls", "refresh")
 
     async def _keep_tunnels(self, store: Store) -> None:
-        """Tunnel addresses follow the pools."""
+        """This node's blocks and tunnel addresses follow the pools."""
         changed = asyncio.Event()
         self.feed.listen(lambda kinds: changed.set() if kinds & {"IPPool", "Node"} else None)
         holder = TunnelAddresses(self.allocator, self.settings.node, time.time)
@@ -239,11 +250,12 @@ class Agent:
             await changed.wait()
             changed.clear()
             try:
+                await self.allocator.adopt()
                 notes = await tunnels.settle(self.settings.node, holder, self.feed.pools(), self.feed.node_labels())
                 await identity.annotate(store, self.settings.node, notes)
-                files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+                self._tell_mtu()
             except (StoreError, IPAMError, Conflict, NotFound) as error:
-                log.error("this node's tunnel addresses: %s", error)
+                log.error("this node's blocks and tunnel addresses: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
 
@@ -257,12 +269,51 @@ class Agent:
             self.metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
             beat.beat()
 
+    async def _keep_servers(self) -> None:
+        """Health and metrics are served as the settings in force say."""
+        while True:
+            felix = self.engine.settings
+            async with contextlib.AsyncExitStack() as stack:
+                if felix.health_enabled:
+                    await self._serve(stack, "health", health_application(self.health))
+                if felix.prometheus_metrics_enabled:
+                    await self._serve(stack, "prometheusMetrics", metrics_application(self.metrics))
+                while _servers(self.engine.settings) == _servers(felix):
+                    self._settings_moved.clear()
+                    await self._settings_moved.wait()
+
+    async def _serve(self, stack: contextlib.AsyncExitStack, name: str, application: web.Application) -> None:
+        felix = self.engine.settings
+        host, port = felix.health_host, felix.health_port
+        if name != "health":
+            host, port = felix.prometheus_metrics_host, felix.prometheus_metrics_port
+        try:
+            await stack.enter_async_context(serving(application, host, port))
+        except OSError as error:
+            log.error("%sHost %s, %sPort %d: can't be served: %s", name, host or "*", name, port, error)
+
     # --- small things ---
+
+    def _follow(self, felix: FelixSettings) -> None:
+        """Settings have changed."""
+        if "logSeverityScreen" in felix.sources:
+            logging.getLogger().setLevel(logs.LEVELS[felix.log_severity_screen])
+        self._settings_moved.set()
+        if not self.obstacle:
+            self._tell_mtu()
+
+    def _tell_mtu(self) -> None:
+        """Writes the pods' MTU where Calico's tools look for it."""
+        bytes_ = self.pod_mtu()
+        if bytes_ != self._told_mtu:
+            files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
+            self._told_mtu = bytes_
 
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
-        host = mtu.host_mtu(self.monitor.links.values(), self.felix.mtu_interface_pattern)
-        return mtu.pod_mtu(host, self.feed.pools())
+        felix = self.engine.settings
+        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name
@@ -294,12 +345,14 @@ class Agent:
         ready["BGP"] = self.bgp.problem
         ready["kernel"] = lambda: "; ".join(self.dataplane.refused.values())
 
-    async def _serve_health(self, stack: contextlib.AsyncExitStack) -> None:
-        felix = self.felix
-        if felix.health_enabled:
-            health = health_application(self.health)
-            await stack.enter_async_context(serving(health, felix.health_host, felix.health_port))
-        if felix.prometheus_metrics_enabled:
-            metrics = metrics_application(self.metrics)
-            host, port = felix.prometheus_metrics_host, felix.prometheus_metrics_port
-            await stack.enter_async_context(serving(metrics, host, port))
+
+def _servers(felix: FelixSettings) -> tuple[object, ...]:
+    """What the servers depend on."""
+    return (
+        felix.health_enabled,
+        felix.health_host,
+        felix.health_port,
+        felix.prometheus_metrics_enabled,
+        felix.prometheus_metrics_host,
+        felix.prometheus_metrics_port,
+    )

@@ -99,8 +99,8 @@ class Session:
         self._opened: set[str] = set()
         self._ended: set[str] = set()
         """Peers whose End-of-RIB came over this connection."""
-        self.problem = ""
-        """Why ExaBGP doesn't run with what is meant."""
+        self._unplaced = self._unread = ""
+        """What is wrong with the file, and with ExaBGP's reading of it."""
 
     # --- what others ask for ---
 
@@ -120,6 +120,11 @@ class Session:
         self._outbox.want({peer.address: announcements.get(peer.name, ()) for peer in topology.peers})
         self._wake.set()
         self._post()
+
+    @property
+    def problem(self) -> str:
+        """Why ExaBGP doesn't run with what is meant; empty if it does, or is about to."""
+        return self._unplaced or self._unread
 
     def listen(self, listener: Callable[[], None]) -> None:
         """`listener` is called after anything has happened: to a session, or to what is wrong."""
@@ -167,10 +172,10 @@ class Session:
             try:
                 mark = await self._put(topology, passwords)
             except (installation.Rejected, exabgp_config.ConfigError, OSError) as error:
-                self.problem = f"{self._folder / CONFIGURATION}: {error}; the last good one stays in force"
-                log.error("BGP: %s", self.problem)
+                self._unplaced = f"{self._folder / CONFIGURATION}: {error}; the last good one stays in force"
+                log.error("BGP: %s", self._unplaced)
             else:
-                self.problem = ""
+                self._unplaced = ""
                 self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
                 self._wake.set()
             self._notify()
@@ -266,6 +271,7 @@ class Session:
         self._notify()
 
     def _take(self, message: Message, now_s: float) -> None:
+        was_up = isinstance(message, Down) and self._standings.of(message.peer).state == "up"
         self._standings.take(message, now_s)
         match message:
             case Up(peer=peer):
@@ -275,7 +281,8 @@ class Session:
             case Down(peer=peer):
                 self._outbox.down(peer)
                 self._ended.discard(peer)
-                log.warning("BGP: the session with %s is down: %s", peer, self._standings.of(peer).reason)
+                if was_up:
+                    log.warning("BGP: the session with %s is down: %s", peer, self._standings.of(peer).reason)
             case Opened(peer=peer):
                 self._opened.add(peer)
             case EndOfRib(peer=peer):
@@ -390,11 +397,12 @@ class Session:
             return
         channel.say(f":hold {_shortest_hold(placed.topology)}")
         if await self._runs_with(channel, placed) or await self._reloaded(channel, placed):
-            self._agreed = placed.mark
+            self._agreed, self._unread = placed.mark, ""
+            self._notify()
             return
         self._agreed = placed.mark
-        self.problem = "ExaBGP doesn't run with the peers that it was given, see its log"
-        log.error("BGP: %s", self.problem)
+        self._unread = "ExaBGP doesn't run with the peers that it was given, see its log"
+        log.error("BGP: %s", self._unread)
         if self._restarted_for != placed.mark:
             self._restarted_for = placed.mark
             log.error("BGP: ExaBGP is restarted")

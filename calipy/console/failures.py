@@ -6,10 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from calipy.datastore.stores import StoreError
-from calipy.explain.query import Unanswered
 from calipy.resources.metadata import Problem, Refused
-from calipy.settings import SettingError
 
 
 class Failure(Exception):
@@ -30,11 +27,7 @@ class Failures(Exception):
 
 
 class Told(Exception):
-    """Base of failures whose message says all by itself: they are told as they are."""
-
-
-_SPEAKING = (Failure, Told, StoreError, SettingError, Unanswered)
-"""Errors whose message names object, reason and remedy."""
+    """Base of failures whose message says all by itself."""
 
 
 def tell(error: BaseException, stream: TextIO, *, debug: bool = False) -> None:
@@ -55,7 +48,8 @@ def lines(error: BaseException) -> Iterator[str]:
             yield from lines(failure)
     elif isinstance(error, Refused):
         yield from refusal(error.what, error.problems)
-    elif isinstance(error, _SPEAKING):
+    elif type(error).__module__.startswith("calipy."):
+        # Our own errors name object, reason and remedy by themselves.
         yield f"error: {error}"
     elif isinstance(error, OSError) and error.filename is not None:
         yield f"error: {error.filename}: {error.strerror}"

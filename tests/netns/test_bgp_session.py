@@ -24,6 +24,8 @@ HOLD_S, RESTART_S = 9, 20
 ME, EXA, BIRD = "10.9.0.1", "10.9.0.2", "10.9.0.3"
 MINE, THEIRS, BIRDS = "10.1.0.0/26", "10.2.0.0/26", "10.3.0.0/26"
 
+MANY = tuple(f"10.1.{number // 4}.{number % 4 * 64}/26" for number in range(1000))
+
 
 class Watch:
     """Waits for what the test is after, looking whenever anything has happened."""
@@ -373,9 +375,8 @@ async def test_a_password_that_changes_reopens_that_session_alone(lab: Lab) -> N
     lab.bird.password = "second"
     lab.bird.announce(BIRDS)
     lab.me.passwords = {"Mesh_10_9_0_3": "second"}
-    many = tuple(f"10.1.{number // 4}.{number % 4 * 64}/26" for number in range(1000))
-    lab.me.announce(*many)
-    await lab.watch.until(lambda: lab.bird.routes == set(many))
+    lab.me.announce(*MANY)
+    await lab.watch.until(lambda: lab.bird.routes == set(MANY))
     assert lab.me.since(EXA) == since
     assert "second" not in lab.me.log
 
@@ -487,13 +488,61 @@ async def test_an_agent_that_was_killed_finds_everything_as_it_was(lab: Lab) -> 
 
 
 async def test_the_last_word_on_a_route_is_the_one_that_peers_have(lab: Lab) -> None:
+    """ExaBGP doesn't keep the order of changes that come faster than it sends them."""
     await lab.up()
-    for metric, prefixes in ((1000, (MINE,)), (900, (MINE,)), (1000, (MINE,)), (1000, ()), (1000, (MINE,)), (1000, ())):
+    for metric, prefixes in ((1000, MANY), (900, MANY), (1000, MANY), (1000, ()), (1000, MANY), (900, MANY[:10])):
         lab.me.metric = metric
         lab.me.announce(*prefixes)
-        wanted = metric if prefixes else None
-        if metric == 900:
-            await lab.watch.until(lambda: MINE in lab.exa.learned and lab.exa.learned[MINE].metric == 900)
+        # As an agent may hear of them.
+        await asyncio.sleep(0.2)
+    await lab.watch.until(
+        lambda: {prefix: route.metric for prefix, route in lab.exa.learned.items()} == dict.fromkeys(MANY[:10], 900)
+    )
+    await lab.watch.until(lambda: lab.bird.routes == set(MANY[:10]))
+
+
+async def test_a_route_withdrawn_while_its_peer_was_away_does_not_come_back(lab: Lab) -> None:
+    """ExaBGP tells a new session what it was given for the one before, and drops withdrawals from its first batch."""
+    await lab.up()
+    lab.exa.kill_sidecar()
+    await lab.watch.until(lambda: lab.me.since(EXA) is None)
     lab.me.announce("10.1.0.64/26")
-    assert wanted is None
-    await lab.watch.until(lambda: lab.exa.learned.keys() == lab.bird.routes == {"10.1.0.64/26"})
+    await lab.watch.until(lambda: lab.bird.routes == {"10.1.0.64/26"})
+    lab.exa.sidecar = lab.exa.start_sidecar()
+    await lab.watch.until(lambda: lab.me.since(EXA))
+    await lab.watch.until(lambda: lab.exa.learned.keys() == {"10.1.0.64/26"})
+
+
+async def test_a_reload_is_taken_while_a_peer_is_away(lab: Lab) -> None:
+    lab.me.peers(peer(ME, EXA))
+    await lab.watch.until(lambda: lab.me.learned.keys() == {THEIRS} and lab.exa.learned.keys() == {MINE})
+    lab.me.kill_sidecar()
+    await lab.watch.until(lambda: lab.exa.since(ME) is None)
+    lab.exa.announced = (THEIRS, "fd00:2::/122")
+    lab.exa.peers(peer(EXA, ME), peer(v6(EXA), v6(ME)))
+    lab.me.peers(peer(ME, EXA), peer(v6(ME), v6(EXA)))
+    lab.me.sidecar = lab.me.start_sidecar()
+    await lab.watch.until(lambda: lab.me.learned.keys() == {THEIRS, "fd00:2::/122"})
+    assert "performing shutdown" not in lab.exa.log
+
+
+async def test_exabgp_that_takes_no_file_any_more_is_restarted(lab: Lab) -> None:
+    """One file that it couldn't parse, and it refuses all that come after it, and says `done`."""
+    await lab.up()
+    path = lab.me.folder / "exabgp.conf"
+    path.write_text(path.read_text().replace("hold-time", "hold-tight"))
+    lab.me.sidecar.send_signal(signal.SIGUSR1)
+    async with asyncio.timeout(10):
+        while "could not load" not in lab.me.log:  # noqa: ASYNC110 (nobody tells of it)
+            await asyncio.sleep(0.02)
+
+    lab.me.announced = (MINE, "fd00:1::/122")
+    lab.exa.peers(peer(EXA, ME), peer(v6(EXA), v6(ME)))
+    lab.me.peers(peer(ME, EXA), peer(ME, BIRD), peer(v6(ME), v6(EXA)))
+    await lab.watch.until(lambda: not lab.me.session.connected)
+    assert lab.me.sidecar.wait() == 0
+    lab.me.sidecar = lab.me.start_sidecar()
+    await lab.watch.until(lambda: lab.exa.learned.keys() == {MINE, "fd00:1::/122"})
+    await lab.watch.until(lambda: lab.me.since(EXA) and lab.me.since(BIRD) and not lab.me.session.problem)
+    assert withdrawn(lab.me.posts) == withdrawn(lab.exa.posts) == set()
+    assert lab.bird.routes == {MINE}

@@ -38,11 +38,6 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "default",
-        {"maxBlocksPerHost": 4},
-        ["spec.maxBlocksPerHost: 4: a limit needs strictAffinity; set strictAffinity to true"],
-    ),
-    (
-        "default",
         {"strictAffinity": True, "maxBlocksPerHost": 1_000_001},
         ["spec.maxBlocksPerHost: 1000001: is out of range; 0 to 1000000"],
     ),

@@ -20,8 +20,8 @@ def test_a_kind_by_any_of_its_names(text: str, name: str) -> None:
 
 
 def test_an_unknown_kind_is_told_with_those_there_are() -> None:
-    with pytest.raises(KeyError, match="no kind is called 'pools'; known are bgpconfigurations, .*ippools"):
-        kinds.named("pools")
+    with pytest.raises(KeyError, match="no kind is called 'puddles'; known are bgpconfigurations, .*ippools"):
+        kinds.named("puddles")
 
 
 def test_no_two_kinds_share_a_name() -> None:
