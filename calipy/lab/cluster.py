@@ -246,6 +246,7 @@ class Lab:
 async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
     """Makes a lab; what a crashed one has left goes first. Raises Failure if one runs, and whatever a step met: then
     all that was made is gone again."""
+    lab = Lab(folder, plan)
     with claimed(folder):
         plate = _plate(folder)
         if plate is not None and plate.complete and _powered(folder):
@@ -253,7 +254,6 @@ async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
             raise Failure("the lab", f"one with {plate.plan.count} nodes runs in {folder} already", remedy)
         await _sweep(folder)
         _write_plate(folder, Plate(plan=plan))
-        lab = Lab(folder, plan)
         try:
             await _build(lab, steps)
         except Exception as failure:
