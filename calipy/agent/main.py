@@ -120,7 +120,7 @@ class Agent:
     async def run(self) -> None:
         """Everything, without end."""
         await self.engine.guard()
-        self.monitor.start()
+        await self.monitor.start()
         store = await self._open_store()
         await self._introduce(store)
         mirror = Mirror(store, watched())
