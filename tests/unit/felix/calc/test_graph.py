@@ -147,7 +147,34 @@ def _settings() -> Iterator[Event]:
 KINDS = tuple(tuple(make()) for make in (_nodes, _pools, _affinities, _pods, _attachments, _facts, _learned, _settings))
 """All that can happen in these small worlds, by kind: drawn from ready-made lists, for that is quick."""
 events = st.one_of(*(st.sampled_from(kind) for kind in KINDS), st.just(Bookmark("Pod", 9)))
-stories = st.lists(st.lists(events, max_size=6), max_size=8)
+
+
+def _standing() -> Iterator[Event]:
+    """A cluster at work: most changes mean something only in one."""
+    for name, ip, tunnel in (
+        (ME, "10.9.0.1/24", "10.244.0.9"),
+        ("n2", "10.9.0.2/24", "10.244.1.9"),
+        ("n3", "10.9.1.3/24", ""),
+    ):
+        notes = {nodes.IPV4_ADDRESS: ip, **({nodes.VXLAN_ADDRESS: tunnel} if tunnel else {})}
+        yield put(Node(metadata=ObjectMeta(name=name, annotations=notes)))
+    spec = IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="CrossSubnet", nat_outgoing=True)
+    yield put(IPPool(metadata=ObjectMeta(name="a"), spec=spec))
+    for node, cidr in ((ME, BLOCKS[0]), ("n2", BLOCKS[1]), ("n3", BLOCKS[2])):
+        name = f"{node}-{cidr}".replace("/", "-")
+        claim = BlockAffinitySpec(cidr=cidr, node=node, state="confirmed")
+        yield put(BlockAffinity(metadata=ObjectMeta(name=name), spec=claim))
+    borrower = ObjectMeta(name="p", namespace="default", annotations={pods.POD_IPS: f"{POD_ADDRESSES[2]}/32"})
+    yield put(Pod(metadata=borrower, spec=PodSpec(node_name="n2")))
+    for index, name in ((1, "eth0"), (3, "vxlan.calico")):
+        yield LinkSeen(Link(index=index, name=name, up=True, mtu=1500))
+    yield AddressSeen(LinkAddress(1, "10.9.0.1", 24))
+    connected = ForeignRoute(prefix="10.9.0.0/24", metric=0, next_hops=((None, 1),))
+    yield ForeignRoutesRead(frozenset({connected}))
+
+
+_batches = st.lists(st.lists(events, max_size=6), max_size=6)
+stories = st.one_of(_batches, _batches.map(lambda batches: [list(_standing()), *batches]))
 
 
 def flush(graph: Graph) -> Change:
@@ -241,3 +268,15 @@ def test_a_new_pod_moves_its_own_endpoint_and_routes_only() -> None:
     assert not change.endpoints
     assert not change.members
     assert change.settings is None
+
+
+def test_a_block_that_changes_hands_moves_the_borrowed_pods_in_it() -> None:
+    standing = list(_standing())
+    _, state, _ = told([standing])
+    borrowed = next(route for route in state.routes.values() if route.prefix == f"{POD_ADDRESSES[2]}/32")
+    assert borrowed.origin.name == "n2"
+    spec = BlockAffinitySpec(cidr=BLOCKS[2], node="n2", state="confirmed")
+    news = put(BlockAffinity(metadata=ObjectMeta(name="n2-block"), spec=spec))
+    _, state, _ = told([standing, [news]])
+    assert state == compute(advance(World(node=ME), [*standing, news]))
+    assert f"{POD_ADDRESSES[2]}/32" not in {route.prefix for route in state.routes.values()}
