@@ -162,7 +162,7 @@ class Agent:
     async def _run(self, group: asyncio.TaskGroup) -> None:
         await self.engine.guard()
         store = await self._open_store()
-        self.monitor.start()
+        await self.monitor.start()
         await self._introduce(store, group)
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
