@@ -52,6 +52,8 @@ class Feed(Inputs):
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.in_sync = asyncio.Event()
         self.refused: dict[Key, str] = {}
+        self._pools: tuple[IPPool, ...] | None = None
+        """As judged together; None = something has changed since."""
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
         """`listener` is called with the kinds that have changed, after each batch once in sync."""
@@ -74,6 +76,8 @@ class Feed(Inputs):
         for event in batch.events:
             if event.object is None:
                 continue
+            if event.object.key.kind == ip_pools.KIND.name:
+                self._pools = None
             key, values = event.object.key, self._values[event.object.key.kind]
             if event.type == "deleted":
                 values.pop(key, None)
@@ -107,8 +111,13 @@ class Feed(Inputs):
     # --- what the allocator reads ---
 
     def pools(self) -> Sequence[IPPool]:
-        """All pools."""
-        return self.all(ip_pools.KIND)
+        """All pools; those that overlap an older one are not allocatable."""
+        if self._pools is None:
+            self._pools = ip_pools.judged(self.all(ip_pools.KIND))
+            for pool in self._pools:
+                if pool.hindrance:
+                    log.warning("IPPool/%s %s", pool.metadata.name, pool.hindrance)
+        return self._pools
 
     def reservations(self) -> Sequence[IPReservation]:
         """All reservations."""

@@ -241,7 +241,7 @@ class Agent:
                 self.dataplane.notice("sysctls", "refresh")
 
     async def _keep_tunnels(self, store: Store) -> None:
-        """Tunnel addresses follow the pools."""
+        """This node's blocks and tunnel addresses follow the pools."""
         changed = asyncio.Event()
         self.feed.listen(lambda kinds: changed.set() if kinds & {"IPPool", "Node"} else None)
         holder = TunnelAddresses(self.allocator, self.settings.node, time.time)
@@ -250,11 +250,12 @@ class Agent:
             await changed.wait()
             changed.clear()
             try:
+                await self.allocator.adopt()
                 notes = await tunnels.settle(self.settings.node, holder, self.feed.pools(), self.feed.node_labels())
                 await identity.annotate(store, self.settings.node, notes)
                 self._tell_mtu()
             except (StoreError, IPAMError, Conflict, NotFound) as error:
-                log.error("this node's tunnel addresses: %s", error)
+                log.error("this node's blocks and tunnel addresses: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
 

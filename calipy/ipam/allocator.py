@@ -136,9 +136,9 @@ class Allocator:
         return tuple(sorted(found, key=lambda address: ":" in address))
 
     async def adopt(self) -> None:
-        """Takes over what earlier processes of this node left, once the mirror is in sync: half-made claims are
-        finished or cleared away, and claims get the labels that older versions didn't write. Raises StoreError,
-        IPAMError."""
+        """Puts this node's blocks in order, at start and whenever pools or the node's labels have changed; the mirror
+        is in sync by then. Half-made claims are finished or cleared away, empty blocks that the node may not keep are
+        given up, and claims get the labels that older versions didn't write. Raises StoreError."""
         for family, lock in self._site.claiming.items():
             async with lock:
                 await self._site.settle(family)

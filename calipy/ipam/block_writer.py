@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored
-from calipy.ipam.blocks import numbered
+from calipy.ipam.blocks import is_empty, numbered
 from calipy.ipam.errors import Corrupt
 from calipy.resources import ipam_blocks
 from calipy.resources.ipam_blocks import IPAMBlock, name_of
@@ -85,8 +85,9 @@ class _Lane:
 class BlockWriter:
     """Reads and writes blocks of a store, and remembers those that it saw."""
 
-    def __init__(self, store: Store, prepare: Callable[[IPAMBlock], IPAMBlock]) -> None:
-        """`prepare` is done to each block before the edits of one write."""
+    def __init__(self, store: Store, prepare: Callable[[IPAMBlock], IPAMBlock] = lambda block: block) -> None:
+        """`prepare` is done to each block before the edits of one write, and before it is judged whether it is empty:
+        it frees what has cooled down."""
         self._store = store
         self._prepare = prepare
         self._known: dict[str, Stored[IPAMBlock]] = {}
@@ -100,6 +101,10 @@ class BlockWriter:
         """The block as last read or written here; perhaps stale."""
         stored = self._known.get(cidr)
         return stored.value if stored is not None else None
+
+    def is_empty(self, block: IPAMBlock) -> bool:
+        """True if no address is held or still cools down."""
+        return is_empty(self._prepare(block))
 
     async def read(self, cidr: str) -> IPAMBlock | None:
         """The block as the store has it now; None where there is none. Raises Corrupt."""

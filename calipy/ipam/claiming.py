@@ -117,7 +117,7 @@ class Claimer:
 
     def _idle(self, block: IPAMBlock) -> bool:
         owner, since = claims.node_of(block.spec.affinity), block.spec.affinity_claim_time
-        if owner in ("", self._node) or not blocks.is_empty(block):
+        if owner in ("", self._node) or not self._writer.is_empty(block):
             return False
         return since is None or self._now() - blocks.from_rfc3339(since) >= claims.STEAL_AFTER_S
 
@@ -134,7 +134,7 @@ class Claimer:
 
         def fit(block: IPAMBlock) -> bool:
             unchanged = sequence in (None, block.spec.sequence_number)
-            return block.spec.affinity == owner and unchanged and blocks.is_empty(block)
+            return block.spec.affinity == owner and unchanged and self._writer.is_empty(block)
 
         block = await self._writer.read(cidr)
         if block is not None and block.spec.affinity == owner and only_empty and not fit(block):

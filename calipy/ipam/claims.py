@@ -70,7 +70,7 @@ def _unfit(pool: IPPool, use: Use, node_labels: Mapping[str, str], namespace_lab
     labels."""
     spec = pool.spec
     if not pool.allocatable:
-        return _obstacle(pool)
+        return pool.hindrance
     if spec.assignment_mode != "Automatic":
         return "is for explicit requests only (assignmentMode Manual)"
     if not parse(spec.node_selector).matches(node_labels):
@@ -84,17 +84,11 @@ def _no_use(pool: IPPool, use: Use) -> str:
     return "" if use in pool.spec.allowed_uses else f"allows {', '.join(pool.spec.allowed_uses)} only"
 
 
-def _obstacle(pool: IPPool) -> str:
-    if pool.spec.disabled:
-        return "is disabled"
-    return "is being deleted" if pool.metadata.deletion_timestamp else "is not allocatable (see its conditions)"
-
-
 def _explicit(pools: Iterable[IPPool], family: int, asked: str) -> IPPool:
     for pool in pools:
         if asked in (pool.metadata.name, pool.spec.cidr):
             if not pool.allocatable:
-                raise Unusable(f"pool {asked} {_obstacle(pool)}; mend it or ask for another one")
+                raise Unusable(f"pool {asked} {pool.hindrance}; mend it or ask for another one")
             return pool
     raise Unusable(f"there is no IPv{family} pool {asked}; create it or ask for another one")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from calipy.datastore.stores import Conflict, NotFound, Store
 from calipy.ipam import blocks, claims
@@ -20,6 +21,15 @@ from calipy.resources.ip_pools import IPPool
 from calipy.resources.ipam_blocks import IPAMBlock
 
 log = logging.getLogger("calipy.ipam")
+
+
+@contextlib.contextmanager
+def _corrupt_ones_logged() -> Iterator[None]:
+    """A block that can't be used is passed over, not silently; the others serve."""
+    try:
+        yield
+    except Corrupt as error:
+        log.error("%s", error)
 
 
 class Site:
@@ -46,10 +56,18 @@ class Site:
         return blocks.normalised(block, self.now(), self.inputs.configuration().spec.ip_cooldown_seconds)
 
     async def settle(self, family: int) -> None:
-        """Finishes what an earlier process of this node left half-made: a claim that isn't confirmed isn't routed."""
+        """Finishes what an earlier process of this node left half-made (a claim that isn't confirmed isn't routed), and
+        lets go of empty blocks that the node may not keep: their pool is gone, or doesn't select it any more."""
         for affinity in self.own.unfinished(family):
-            if await self.claimer.settle(affinity) is not None:
-                self.own.gained(affinity.spec.cidr)
+            with _corrupt_ones_logged():
+                if await self.claimer.settle(affinity) is not None:
+                    self.own.gained(affinity.spec.cidr)
+        pools, labels = self.inputs.pools(), self.inputs.node_labels()
+        for cidr in self.own.all(family):
+            with _corrupt_ones_logged():
+                kept = claims.keeps(claims.pool_of(pools, cidr), labels)
+                if not kept and await self.claimer.give_up(cidr, only_empty=True):
+                    self.own.lost(cidr)
 
     def reserved(self) -> tuple[Network, ...]:
         """What automatic assignment leaves alone."""
@@ -131,24 +149,11 @@ class Drawing:
                 await self._draw(cidr, borrow=False)
 
     async def _look_anew(self) -> None:
-        """Finishes claims that were left half-made, lets go of blocks that the node may not keep, and reads the others:
-        somebody may have released addresses in them."""
-        site = self._site
-        await site.settle(self._family)
-        pools, labels = site.inputs.pools(), site.inputs.node_labels()
-        for cidr in site.own.all(self._family):
-            if not claims.keeps(claims.pool_of(pools, cidr), labels):
-                if await site.claimer.give_up(cidr, only_empty=True):
-                    site.own.lost(cidr)
-            elif claims.pool_of(self._pools, cidr) is not None:
-                await self._read(cidr)
-
-    async def _read(self, cidr: str) -> IPAMBlock | None:
-        try:
-            return await self._site.writer.read(cidr)
-        except Corrupt as error:
-            log.error("%s", error)
-            return None
+        """Puts this node's blocks in order, and reads those of the pools: addresses may have been released there."""
+        await self._site.settle(self._family)
+        for cidr in self._site.own.within(self._family, self._pools):
+            with _corrupt_ones_logged():
+                await self._site.writer.read(cidr)
 
     # --- new blocks ---
 

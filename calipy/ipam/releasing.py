@@ -85,10 +85,10 @@ class Releases:
     async def _tidy(self, cidr: str) -> None:
         """An empty block that is nobody's is deleted; one that this node may not keep is given up."""
         site, block = self._site, self._site.writer.known(cidr)
-        if block is None or not blocks.is_empty(block):
+        if block is None or not site.writer.is_empty(block):
             return
         if block.spec.affinity is None:
-            await site.writer.delete_if(cidr, lambda found: found.spec.affinity is None and blocks.is_empty(found))
+            await site.writer.delete_if(cidr, lambda found: found.spec.affinity is None and site.writer.is_empty(found))
             return
         if block.spec.affinity != claims.owner_of(site.node):
             return

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Problem, Resource
@@ -63,12 +63,36 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
         return self.spec.block_size or _DEFAULT_BLOCK_SIZE[self.family]
 
     @property
+    def hindrance(self) -> str:
+        """Why nothing can be drawn from it; empty if something can."""
+        if self.metadata.deletion_timestamp:
+            return "is being deleted"
+        if self.spec.disabled:
+            return "is disabled"
+        conditions = () if self.status is UNSET else self.status.conditions
+        found = next((c for c in conditions if c.type == "Allocatable" and c.status == "False"), None)
+        return f"can't be drawn from: {found.message or found.reason or 'see its conditions'}" if found else ""
+
+    @property
     def allocatable(self) -> bool:
         """False while disabled, being deleted, or judged not allocatable by the pool controller."""
-        if self.spec.disabled or self.metadata.deletion_timestamp:
-            return False
-        conditions = () if self.status is UNSET else self.status.conditions
-        return not any(c.type == "Allocatable" and c.status == "False" for c in conditions)
+        return not self.hindrance
+
+
+def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
+    """The pools as Calico's pool controller would have them: of two whose ranges overlap the younger is not
+    allocatable, for an address might be given out from both."""
+    kept: list[IPPool] = []
+    for pool in sorted(pools, key=lambda pool: (pool.metadata.creation_timestamp or "", pool.metadata.name)):
+        problem = next(overlap_problems(pool, kept), None)
+        if problem is not None:
+            reason = f"{problem.value} {problem.reason}"
+            overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
+            others = () if pool.status is UNSET else pool.status.conditions
+            conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
+            pool = structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+        kept.append(pool)
+    return tuple(sorted(kept, key=lambda pool: pool.metadata.name))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:

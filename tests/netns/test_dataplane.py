@@ -13,7 +13,7 @@ from calipy.felix.calc.change import NodeState, SetKey, difference, everything
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane, Refused
 from calipy.felix.drivers.links import LinksDriver
-from calipy.felix.drivers.nftables import NftablesDriver, open_driver
+from calipy.felix.drivers.nftables import NftablesDriver
 from calipy.felix.drivers.routes import RoutesDriver
 from calipy.felix.plans import RoutePlanner, TunnelPlanner, route_owner
 from calipy.felix.rules.compile import STATIC, RulesPlanner, endpoint_owner
@@ -22,7 +22,7 @@ from calipy.model.origins import Origin
 from calipy.model.routes import NextHop, Route
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS
 from calipy.model.tunnels import Tunnel, TunnelPeer
-from calipy.netlink.socket import ROUTE, NetlinkSocket
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
 
 POOLS = {4: "10.244.0.0/16", 6: "fd00:10::/48"}
 
@@ -55,10 +55,10 @@ def state(*endpoints: WorkloadEndpoint, routes: tuple[Route, ...] = (), **fields
 class Node:
     """A dataplane in a namespace."""
 
-    def __init__(self, namespace: Any, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, namespace: Any, thread: ThreadPoolExecutor, own: bool = True) -> None:
         self.namespace = namespace
         self.route_socket = NetlinkSocket.open(ROUTE, namespace=namespace.fd)
-        self.nftables: NftablesDriver = open_driver(namespace.fd)
+        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace.fd), own=own)
         self.planner = RulesPlanner()
         self.links = LinksDriver(self.route_socket, namespace.fd)
         self.areas = [
@@ -92,8 +92,8 @@ async def nodes(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[[Any
     with ThreadPoolExecutor(1, "kernel") as thread:
         async with asyncio.TaskGroup() as tasks:
 
-            def make(namespace: Any) -> Node:
-                node = Node(namespace, thread)
+            def make(namespace: Any, own: bool = True) -> Node:
+                node = Node(namespace, thread, own)
                 made.append(node)
                 running.append(tasks.create_task(node.dataplane.run()))
                 return node
@@ -214,3 +214,21 @@ async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:
     again.dataplane.notice("links", "gone")
     await again.dataplane.idle()
     assert "vxlan.calico" in host.run("ip", "-o", "link")
+
+
+async def test_a_chain_that_others_jump_to_is_busy_and_goes_after_a_reading(
+    nodes: Any, namespaces: Any, caplog: Any
+) -> None:
+    host = namespaces("host")
+    node = nodes(host, own=False)
+    a, b = endpoint("a", "10.244.0.1"), endpoint("b", "10.244.0.2")
+    await node.become(state(a, b))
+    host.run("nft", "add chain inet calipy strange; add rule inet calipy strange jump cali-fw-calia")
+    await node.become(state(b))
+    await asyncio.wait_for(node.dataplane.idle(), 5)
+    assert "cali-fw-calia can't be deleted: Device or resource busy; reading the kernel anew" in caplog.text
+    listed = host.run("nft", "list", "table", "inet", "calipy")
+    assert "calia" not in listed
+    assert "strange" not in listed
+    assert "calib" in listed
+    assert not node.dataplane.refused

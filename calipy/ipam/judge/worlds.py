@@ -12,7 +12,7 @@ from msgspec import Struct
 from calipy.ipam.blocks import from_rfc3339
 from calipy.ipam.claims import node_of, pool_of
 from calipy.ipam.judge.values import Finding, Severity, Snapshot, What
-from calipy.resources import block_affinities, ipam_blocks, ipam_handles
+from calipy.resources import block_affinities, ip_pools, ipam_blocks, ipam_handles
 from calipy.resources.block_affinities import BlockAffinity
 from calipy.resources.ip_pools import IPPool
 from calipy.resources.ipam_blocks import AllocationAttribute, IPAMBlock
@@ -65,8 +65,9 @@ class World:
     def __init__(self, snapshot: Snapshot, now_s: float) -> None:
         self.snapshot = snapshot
         self.now_s = now_s
-        sound = (pool for pool in snapshot.pools if masked(pool.spec.cidr))
-        self.pools = sorted(sound, key=lambda pool: pool.metadata.name)
+        self.masked = sorted((p for p in snapshot.pools if masked(p.spec.cidr)), key=lambda pool: pool.metadata.name)
+        overlapping = ip_pools.overlaps(self.masked)
+        self.pools = [pool for pool in self.masked if pool.metadata.name not in overlapping]
         self.nodes = {node.metadata.name: node for node in snapshot.nodes}
         self.pods = {(pod.metadata.namespace, pod.metadata.name): pod for pod in snapshot.pods}
         self.unreadable: list[IPAMBlock] = []

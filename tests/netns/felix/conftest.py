@@ -19,6 +19,7 @@ from calipy.conversion.nodes import vxlan_mac
 from calipy.felix.calc.world import ResourceGone, ResourcePut
 from calipy.felix.drivers.offloads import Offloads
 from calipy.felix.engine import Engine
+from calipy.felix.objects import Owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink import rtnetlink as rt
 from calipy.netlink.socket import ROUTE, NetlinkSocket, inside
@@ -345,10 +346,13 @@ async def felix(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[...,
                 values: Sequence[Resource] = (),
                 own_table: bool = True,
                 endpoints: Sequence[WorkloadEndpoint] = (),
+                held: Owner | None = None,
             ) -> FelixNode:
                 node = FelixNode(name, host or namespaces(name), namespaces, thread, own_table)
                 made.append(node)
                 node.post(values)
+                if held is not None:
+                    node.engine.dataplane.hold(held, "the test says when")
                 await node.start(group, endpoints)
                 await asyncio.wait_for(node.engine.dataplane.first_apply.wait(), 10)
                 await node.settled()

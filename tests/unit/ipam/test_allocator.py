@@ -180,6 +180,19 @@ async def test_blocks_of_one_address(cluster: Cluster, cidr: str, size: int, fam
         await allocator.assign(cluster.request("x", "n1", family, **fields))
 
 
+async def test_a_block_whose_addresses_have_cooled_down_is_empty_without_another_write(cluster: Cluster) -> None:
+    cluster.pool("default", "10.0.0.0/30", 30)
+    cluster.configure(ip_cooldown_seconds=300, strict_affinity=True)
+    await take(cluster, "a", "n1")
+    await cluster.allocator("n1").release("k8s.a")
+    cluster.now += 299
+    with pytest.raises(Exhausted):
+        await take(cluster, "b", "n2")
+    cluster.now += 1
+    await take(cluster, "b", "n2")
+    assert await cluster.blocks() == {"10.0.0.0/30": "host:n2"}
+
+
 async def test_a_freed_address_waits_for_its_cooldown(cluster: Cluster) -> None:
     cluster.pool("default", "10.0.0.0/32", 32)
     cluster.configure(ip_cooldown_seconds=30)
@@ -359,6 +372,22 @@ async def test_a_node_that_was_stolen_from_notices(cluster: Cluster) -> None:
     assert list(await cluster.handles()) == ["k8s.b"]
 
 
+async def test_a_lost_block_is_not_asked_for_again_while_the_mirror_is_late(cluster: Cluster) -> None:
+    cluster.pool("default", "10.0.0.0/30", 30)
+    cluster.configure(strict_affinity=True)
+    await take(cluster, "a", "n1")
+    await cluster.allocator("n1").release("k8s.a")
+    cluster.now += 60
+    await cluster.allocator("n2").assign(cluster.request("b", "n2"))
+    store = cluster.counting()
+    victim = cluster.allocator("n1", store)  # to its mirror the block is still its own
+    for _ in range(2):
+        store.calls.clear()
+        with pytest.raises(Exhausted):
+            await victim.assign(cluster.request("c", "n1"))
+    assert {call for call in store.calls if not call.startswith(("get", "list"))} == set()
+
+
 async def test_a_block_in_use_is_never_stolen(cluster: Cluster) -> None:
     cluster.pool("default", "10.0.0.0/30", 30)
     cluster.configure(strict_affinity=True)
@@ -400,6 +429,7 @@ async def test_a_corrupt_block_is_left_alone(cluster: Cluster) -> None:
     await write_unjudged(cluster, broken)
     (other,) = await take(cluster, "b")
     assert block_of(other) != cidr
+    await cluster.allocator("n1").adopt()
     with pytest.raises(Corrupt, match=rf"block {cidr} is corrupt: spec.allocations\[0\]: points at attribute 0 of 0; "):
         await cluster.allocator("n1").release("k8s.a")
 
@@ -545,6 +575,19 @@ async def test_nobodys_block_goes_with_its_last_address(cluster: Cluster) -> Non
     assert await cluster.blocks() == {cidr: None}
     await allocator.release_address(addresses[1])
     assert await cluster.blocks() == {}
+
+
+async def test_blocks_that_may_not_be_kept_go_when_the_pools_change(cluster: Cluster) -> None:
+    cluster.pool("old", "10.0.1.0/28", 29)
+    await take(cluster, "a", pools={4: ("old",)}, count=8)
+    await take(cluster, "b", pools={4: ("old",)})
+    allocator = cluster.allocator("n1")
+    await allocator.adopt()
+    assert len(await cluster.blocks()) == 2
+    await allocator.release("k8s.b")
+    cluster.pools = [pool for pool in cluster.pools if pool.metadata.name != "old"]
+    await allocator.adopt()
+    assert len(await cluster.blocks()) == 1  # in use
 
 
 async def test_old_claims_get_their_labels(cluster: Cluster) -> None:

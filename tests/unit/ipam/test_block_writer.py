@@ -26,7 +26,7 @@ def give(handle: str) -> Edit[tuple[str, ...]]:
 
 
 def writer_on(store: object) -> BlockWriter:
-    return BlockWriter(store, lambda block: block)  # type: ignore[arg-type]
+    return BlockWriter(store)  # type: ignore[arg-type]
 
 
 async def made(cluster: Cluster) -> CountingStore:
@@ -171,6 +171,17 @@ async def test_edits_that_come_while_one_is_written_share_the_next_write(cluster
     assert writer.writes == 2
     assert [*first.result(), *(task.result()[0] for task in later)] == [f"10.0.0.{n}" for n in range(5)]
     assert "k8s.gone" not in {holding.handle for holding in holdings(await cluster.block(CIDR))}
+
+
+async def test_who_is_cancelled_before_the_write_gets_nothing(cluster: Cluster) -> None:
+    writer = writer_on(await made(cluster))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(writer.edit(CIDR, give("k8s.a")))
+        gone = group.create_task(writer.edit(CIDR, give("k8s.gone")))
+        await asyncio.sleep(0)
+        gone.cancel()  # the leader's turn comes before this is noticed
+    assert first.result() == ("10.0.0.0",)
+    assert [holding.handle for holding in holdings(await cluster.block(CIDR))] == ["k8s.a"]
 
 
 async def test_a_store_that_is_away_is_said_to_all_and_forgotten(cluster: Cluster) -> None:

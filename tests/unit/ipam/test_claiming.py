@@ -23,12 +23,12 @@ CIDR = "10.0.0.0/29"
 
 def claimer(cluster: Cluster, node: str = "n1", store: Store | None = None) -> Claimer:
     store = store or cluster.store
-    return Claimer(store, node, BlockWriter(store, lambda block: block), lambda: cluster.now)
+    return Claimer(store, node, BlockWriter(store), lambda: cluster.now)
 
 
 async def use(cluster: Cluster) -> None:
     """Somebody gets an address of the block."""
-    writer = BlockWriter(cluster.store, lambda block: block)
+    writer = BlockWriter(cluster.store)
     await writer.edit(CIDR, lambda block: allocate(block, 1, "k8s.a", {}))
 
 
@@ -87,9 +87,8 @@ async def test_a_stale_claim_is_given_up_without_touching_the_block(cluster: Clu
     await claimer(cluster, "n2").claim(CIDR)
     before = await cluster.block(CIDR)
     stale = new_affinity("n1", CIDR)
-    await cluster.store.create(
-        block_affinities.KIND, structs.replace(stale, spec=structs.replace(stale.spec, state=""))
-    )
+    stale = structs.replace(stale, spec=structs.replace(stale.spec, state=""))
+    await cluster.store.create(block_affinities.KIND, stale)
     assert await claimer(cluster, "n1").give_up(CIDR)
     assert await cluster.claims() == {f"n2 {CIDR}": "confirmed"}
     assert await cluster.block(CIDR) == before
@@ -98,7 +97,7 @@ async def test_a_stale_claim_is_given_up_without_touching_the_block(cluster: Clu
 async def test_a_block_that_was_written_since_it_was_seen_is_not_stolen(cluster: Cluster) -> None:
     await claimer(cluster, "n2").claim(CIDR)
     seen = (await cluster.block(CIDR)).spec.sequence_number
-    await BlockWriter(cluster.store, lambda block: block).edit(CIDR, lambda block: (touched(block), None))
+    await BlockWriter(cluster.store).edit(CIDR, lambda block: (touched(block), None))
     assert not await claimer(cluster, "n1").give_up(CIDR, only_empty=True, node="n2", sequence=seen)
     assert await cluster.claims() == {f"n2 {CIDR}": "confirmed"}
     assert await claimer(cluster, "n1").give_up(CIDR, only_empty=True, node="n2", sequence=seen + 1)

@@ -81,7 +81,7 @@ def test_the_pools_that_count(
         (("six",), "Workload", "there is no IPv4 pool six"),
         (("off",), "Workload", "pool off is disabled; mend it"),
         (("gone",), "Workload", "pool gone is being deleted; mend it"),
-        (("broken",), "Workload", "pool broken is not allocatable (see its conditions); mend it"),
+        (("broken",), "Workload", "pool broken can't be drawn from: see its conditions; mend it"),
         (("tunnels",), "Workload", "no IPv4 pool can be used for Workload here (tunnels allows Tunnel only); "),
     ],
 )
