@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
 from calipy.explain.query import Unanswered
-from calipy.explain.report import NodeReport
+from calipy.explain.report import NodeReport, SessionReport
 from calipy.lab.cluster import eventually
-from calipy.resources import block_affinities
+from calipy.resources import bgp_configurations, block_affinities, secrets
+from calipy.resources.bgp_configurations import BGPConfiguration, BGPConfigurationSpec, NodeMeshPassword
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.metadata import ObjectMeta
+from calipy.resources.secrets import Secret, SecretKeySelector
 
 NEW = "10.245.9.0/26"
 
@@ -127,6 +131,47 @@ async def test_what_bgp_left_behind_goes_once_all_peers_have_told_what_they_know
 
     await eventually(lambda: came(monitor, f"Deleted {NEW}"), f"{NEW} stays")
     assert [line.partition(" via")[0] for line in monitor.look()] == [f"Deleted {NEW}"]
+
+
+async def test_the_mesh_takes_its_password_from_a_secret_and_nobody_shows_it(cluster):
+    lab = await cluster(count=2, families="ipv4")
+    mesh = next(session for session in await sessions(lab, "n1") if session.kind == "mesh")
+    reference = SecretKeySelector(name="bgp", key="mesh")
+    spec = BGPConfigurationSpec(node_mesh_password=NodeMeshPassword(secret_key_ref=reference))
+    configuration = BGPConfiguration(metadata=ObjectMeta(name="default"), spec=spec)
+    secret = Secret(metadata=ObjectMeta(name="bgp", namespace="kube-system"), data={"mesh": "b3BlbiBzZXNhbWU="})
+    began_s = time.monotonic()
+    async with lab.store() as store:
+        stored = await store.create(secrets.KIND, secret)
+        await store.create(bgp_configurations.KIND, configuration)
+
+    async def has_reopened():
+        (found,) = [session for session in await sessions(lab, "n1") if session.name == mesh.name]
+        return found.state == "up" and found.since_s < time.monotonic() - began_s
+
+    await eventually(has_reopened, "the mesh's session is not opened anew")
+    shown = (await lab.machines["n1"].run("cat", "/run/calipy/exabgp.conf")).text
+    assert shown.count("md5-password") == 1, "tor's session has none"
+    said = "".join(log.read_text() for log in lab.folder.glob("n*/*.log"))
+    assert "session with" in said
+    assert "sesame" not in said
+    assert "b3BlbiBzZXNhbWU" not in said
+
+    async with lab.store() as store:
+        await store.delete(secrets.KIND, stored)
+        spec = structs.replace(spec, node_mesh_max_restart_time="60s")
+        found = await store.get(bgp_configurations.KIND, "default")
+        await store.update(bgp_configurations.KIND, found, structs.replace(found.value, spec=spec))
+
+    async def is_down():
+        (found,) = [session for session in await sessions(lab, "n1") if session.name == mesh.name]
+        return found.state == "down" and "Secret bgp, key mesh: is not known" in found.reason
+
+    await eventually(is_down, "the mesh's session goes on without its password")
+
+
+async def sessions(lab, name):
+    return await lab.ask(name, "sessions", tuple[SessionReport, ...])
 
 
 async def came(monitor, what):
