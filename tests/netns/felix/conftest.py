@@ -69,7 +69,7 @@ class FelixNode:
         """Everything, as the agent does once it is in sync."""
         engine = self.engine
         await engine.guard()
-        engine.monitor.start()
+        await engine.monitor.start()
         engine.endpoints.restore(list(endpoints))
         self._tasks = [group.create_task(engine.calculator.run()), group.create_task(engine.dataplane.run())]
 
