@@ -9,7 +9,7 @@ import click
 from calipy.console.commands import Program
 
 
-@click.group(cls=Program)
+@click.group(cls=Program, lazy={"lab": "calipy.lab.commands:lab"})
 def calipy() -> None:
     """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
 
@@ -24,6 +24,21 @@ def agent(log_level: str | None, log_format: str | None) -> None:
     sys.exit(run(log_level, log_format))
 
 
+@calipy.command()
+def bgp() -> None:
+    """Run ExaBGP as this node's agent configures it (CALIPY_RUN_DIR: where they meet)."""
+    import os
+
+    from calipy.bgp.sidecar import run
+    from calipy.settings import SettingError, read
+
+    try:
+        folder = read(os.environ).run_folder
+    except SettingError as error:
+        sys.exit(f"calipy bgp: {error}")
+    run(folder)
+
+
 @calipy.command("install-cni")
 @click.argument("folder", default="/opt/cni/bin")
 @click.option("--forwarder", default="", help="the built forwarder; default: the one that came with this program")
@@ -31,7 +46,10 @@ def install_cni(folder: str, forwarder: str) -> None:
     """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins."""
     from calipy.cni.install import install_forwarder
 
-    click.echo(install_forwarder(folder, forwarder))
+    try:
+        click.echo(install_forwarder(folder, forwarder))
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def main() -> None:

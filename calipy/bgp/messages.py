@@ -133,6 +133,10 @@ class Neighbor(Struct, frozen=True, gc=False, kw_only=True):
     received: int = 0
     """UPDATE messages."""
     sent: int = 0
+    graceful_restart: bool = False
+    """The peer does it (RFC 4724)."""
+    route_refresh: bool = False
+    """The peer takes requests to tell all again (RFC 2918); another takes one for an error."""
 
 
 class Neighbors(Struct, frozen=True, gc=False):
@@ -198,6 +202,12 @@ class _Eor(Struct, frozen=True, gc=False):
     safi: str
 
 
+class _Refresh(Struct, frozen=True, gc=False):
+    afi: str
+    safi: str
+    subtype: str = ""
+
+
 class _Content(Struct, frozen=True, gc=False):
     update: _Update | None = None
     eor: _Eor | None = None
@@ -232,6 +242,7 @@ class _Session(Struct, frozen=True, gc=False, rename="kebab"):
     message: _Content = _Content()
     open_: _Open | None = field(name="open", default=None)
     notification: _Notification | None = None
+    route_refresh: _Refresh | None = None
 
 
 class _Line(Struct, frozen=True, gc=False):
@@ -245,6 +256,7 @@ class _End(Struct, frozen=True, gc=False, rename={"as_number": "as"}):
     address: str
     as_number: int
     id: str | None = None
+    capabilities: dict[str, bool | None] = {}
 
 
 class _Counters(Struct, frozen=True, gc=False):
@@ -261,7 +273,44 @@ class _Neighbor(Struct, frozen=True, gc=False):
     messages: _Counters = _Counters()
 
 
+class _StoredFamily(Struct, frozen=True, gc=False):
+    afi: str
+    safi: str
+
+
+class _StoredNlri(Struct, frozen=True, gc=False):
+    prefix: str
+    nexthop: str
+    family: _StoredFamily
+
+
+class _StoredAttributes(Struct, frozen=True, gc=False, rename="kebab"):
+    origin: Origin = "igp"
+    as_path: dict[str, _Segment] = {}
+    med: int | None = None
+    local_preference: int | None = None
+    originator_id: str = ""
+    cluster_list: tuple[str, ...] = ()
+    community: tuple[str, ...] = ()
+    large_community: tuple[str, ...] = ()
+
+
+class _StoredRoute(Struct, frozen=True, gc=False):
+    nlri: _StoredNlri
+    attributes: _StoredAttributes = _StoredAttributes()
+
+
+class _StoredPeer(Struct, frozen=True, gc=False):
+    address: str
+
+
+class _Stored(Struct, frozen=True, gc=False):
+    peer: _StoredPeer
+    route: _StoredRoute
+
+
 _LINE = msgspec.json.Decoder(_Line)
+_STORED = msgspec.json.Decoder(_Stored)
 _NEIGHBORS = msgspec.json.Decoder(tuple[_Neighbor, ...])
 _RESTART = msgspec.json.Decoder(_Restart)
 _GRACEFUL_RESTART = "64"
@@ -289,6 +338,30 @@ def decode(line: bytes) -> tuple[Message, ...]:
     return (Other(text.decode(errors="replace")),)
 
 
+def decode_route(line: bytes) -> Updated | None:
+    """One line of the answer to SHOW_RECEIVED or SHOW_TOLD, as the UPDATE that would say the same; None = it is of
+    another kind, or another family."""
+    try:
+        stored = _STORED.decode(line)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    nlri, attributes = stored.route.nlri, stored.route.attributes
+    if f"{nlri.family.afi} {nlri.family.safi}" not in _FAMILIES:
+        return None
+    path = Path(
+        prefix=_prefix(nlri.prefix),
+        next_hop=str(ipaddress.ip_address(nlri.nexthop)),
+        origin=attributes.origin,
+        as_path=_as_path(attributes.as_path),
+        med=attributes.med,
+        local_preference=attributes.local_preference,
+        originator_id=attributes.originator_id,
+        cluster_list=attributes.cluster_list,
+        communities=(*attributes.community, *attributes.large_community),
+    )
+    return Updated(peer=str(ipaddress.ip_address(stored.peer.address)), announced=(path,))
+
+
 def _event(line: _Line, text: bytes) -> tuple[Message, ...]:
     if line.notification == "shutdown":
         return (Shutdown(),)
@@ -299,6 +372,8 @@ def _event(line: _Line, text: bytes) -> tuple[Message, ...]:
             return _state(session, peer, line.time)
         if line.type == "update":
             return _update(session.message, peer, line.time)
+        if line.type == "refresh" and session.route_refresh is not None:
+            return _refreshed(session.route_refresh, peer, line.time)
         if line.type == "open" and session.direction == "receive" and session.open_ is not None:
             return (_opened(session.open_, peer, line.time),)
         if line.type == "notification" and session.notification is not None:
@@ -353,6 +428,13 @@ def _notified(notification: _Notification, direction: str, peer: str, time_s: fl
         text=notification.message,
         time_s=time_s,
     )
+
+
+def _refreshed(refresh: _Refresh, peer: str, time_s: float) -> tuple[Message, ...]:
+    """The end of what the peer tells on request (RFC 7313 4) says what End-of-RIB says. Requests of the peer's own are
+    ExaBGP's business."""
+    family = _FAMILIES.get(f"{refresh.afi} {refresh.safi}")
+    return (EndOfRib(peer=peer, family=family, time_s=time_s),) if family and refresh.subtype == "end" else ()
 
 
 def _update(content: _Content, peer: str, time_s: float) -> tuple[Message, ...]:
@@ -423,10 +505,14 @@ def _neighbor(entry: _Neighbor) -> Neighbor:
         duration_s=entry.duration,
         received=entry.messages.received.get("update", 0),
         sent=entry.messages.sent.get("update", 0),
+        graceful_restart=bool(entry.peer.capabilities.get("graceful-restart")),
+        route_refresh=bool(entry.peer.capabilities.get("route-refresh")),
     )
 
 
 SHOW_NEIGHBORS = "show neighbor json"
+SHOW_RECEIVED = "show adj-rib in json"
+SHOW_TOLD = "show adj-rib out json"
 _MOST_PREFIXES = 500
 """In one command: measured as fast as any greater number, and far below ExaBGP's limit of a line."""
 
@@ -461,6 +547,11 @@ def withdraw_commands(peer: str, prefixes: Iterable[str]) -> tuple[str, ...]:
 def end_of_rib_command(peer: str, family: int) -> str:
     """The command that sends End-of-RIB to `peer` (address)."""
     return f"neighbor {peer} announce eor ipv{family} unicast"
+
+
+def refresh_command(peer: str, family: int) -> str:
+    """The command that asks `peer` (address) to tell all again."""
+    return f"neighbor {peer} announce route-refresh ipv{family} unicast"
 
 
 def _portions(prefixes: Iterable[str]) -> list[list[str]]:

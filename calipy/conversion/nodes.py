@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 
 from calipy.model.nodes import NodeAddress, TunnelEnd
 from calipy.resources import nodes
@@ -44,11 +45,16 @@ def vxlan_mac(node: str, family: int) -> str:
 
 def parse_as_number(text: str) -> int | None:
     """An AS number from `64512` or `1.10` (RFC 5396 asdot); None where `text` is neither."""
+    if not _AS_NUMBER.fullmatch(text):
+        return None
     high, dot, low = text.partition(".")
-    if not high.isdecimal() or (dot and not low.isdecimal()):
+    if dot and max(int(high), int(low)) > 0xFFFF:
         return None
     number = (int(high) << 16) + int(low) if dot else int(high)
     return number if 1 <= number <= 0xFFFFFFFF else None
+
+
+_AS_NUMBER = re.compile(r"[0-9]{1,10}(\.[0-9]{1,5})?")
 
 
 def _interface(text: str, family: int) -> str:

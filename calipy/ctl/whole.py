@@ -54,7 +54,7 @@ def whole(kind: Kind[Any]) -> Kind[Whole]:
 
     return Kind(
         name=kind.name, group=kind.group, version=kind.version, plural=kind.plural, type=Whole, problems=problems,
-        change_problems=change_problems, short_names=kind.short_names, namespaced=kind.namespaced,
+        change_problems=change_problems, short_names=kind.short_names, names=kind.names, namespaced=kind.namespaced,
     )  # fmt: skip
 
 

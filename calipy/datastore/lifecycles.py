@@ -6,11 +6,11 @@ conventions, "Metadata").
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from calipy.datastore.patches import merge
-from calipy.resources.metadata import Kind, Problem, R, Refused
+from calipy.resources.metadata import Kind, Problem, R, Refused, name_problems
 
 Document = dict[str, object]
 
@@ -23,20 +23,10 @@ def metadata_of(document: Mapping[str, object]) -> Document:
 
 
 def check_name(kind: Kind[R], value: R) -> None:
-    """Raises Refused unless the object has a name, and a namespace exactly if its kind has them."""
-    problems = tuple(_name_problems(kind, value))
+    """Raises Refused unless the object has a name, and a namespace exactly if its kind has them, as the API wants."""
+    problems = tuple(name_problems(kind, value.metadata))
     if problems:
         raise Refused(str(kind.key(value)), problems)
-
-
-def _name_problems(kind: Kind[R], value: R) -> Iterator[Problem]:
-    meta = value.metadata
-    if not meta.name:
-        yield Problem("metadata.name", "", "is empty", "name the object")
-    if kind.namespaced and not meta.namespace:
-        yield Problem("metadata.namespace", "", f"is empty, but a {kind.name} lives in one", "name its namespace")
-    if not kind.namespaced and meta.namespace:
-        yield Problem("metadata.namespace", meta.namespace, f"a {kind.name} lives in none", "leave it out")
 
 
 def accept_change(kind: Kind[R], old: R, new: R) -> None:

@@ -19,6 +19,7 @@ from calipy.felix.calc.change import Change, NodeState, apply, merge
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
+from calipy.telemetry import Pulse
 
 log = logging.getLogger("calipy.felix.dataplane")
 
@@ -56,6 +57,7 @@ class Area:
         self.writes = 0
         self.operations = 0
         self.reads = 0
+        self.refusals = 0
 
     def forget_retries(self) -> None:
         """An owner that is refused no more starts from the shortest delay the next time."""
@@ -90,6 +92,7 @@ class Dataplane:
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
+        self.pulse = Pulse()
 
     # --- what others ask for ---
 
@@ -179,9 +182,10 @@ class Dataplane:
             self._wake.clear()
             self._at_work = True
             serial = self._submitted
-            await self._take()
-            for area in self._areas:
-                await self._settle(area)
+            with self.pulse.turn():
+                await self._take()
+                for area in self._areas:
+                    await self._settle(area)
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
@@ -296,6 +300,7 @@ class Dataplane:
                 continue
             area.refused[owner] = reason
             count = area.retries.get(owner, 0)
+            area.refusals += 1
             level = logging.DEBUG if count else logging.ERROR
             log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
             closed = area.planner.closed(owner, self.state)

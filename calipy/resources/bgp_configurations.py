@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct, field
 
+from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector
 
@@ -79,10 +82,10 @@ def problems(configuration: BGPConfiguration) -> Iterator[Problem]:
     spec, name = configuration.spec, configuration.metadata.name
     if name != "default" and not name.startswith("node."):
         yield Problem("metadata.name", name, "no node reads it", "name it default or node.<node name>")
-    if spec.as_number is not None and not 1 <= spec.as_number <= 4294967295:
-        yield Problem("spec.asNumber", spec.as_number, "is not an AS number", "1 to 4294967295 (RFC 6793)")
-    if spec.listen_port is not None and not 1 <= spec.listen_port <= 65535:
-        yield Problem("spec.listenPort", spec.listen_port, "is not a port", "1 to 65535")
+    yield from _range_problems(spec)
+    yield from duration_problems("spec.nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time)
+    yield from _address_problems(spec)
+    yield from _community_problems(spec)
     if name != "default":
         yield from _node_problems(spec)
     elif spec.node_to_node_mesh_enabled is False:
@@ -94,6 +97,81 @@ def problems(configuration: BGPConfiguration) -> Iterator[Problem]:
                 yield Problem(
                     f"spec.{field_name}", "set", "the mesh is off", "enable nodeToNodeMeshEnabled or leave it out"
                 )
+
+
+_LEVELS = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
+
+
+def _range_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
+    for name, number, high, reason in (
+        ("asNumber", spec.as_number, 4294967295, "is not an AS number (RFC 6793)"),
+        ("listenPort", spec.listen_port, 65535, "is not a port"),
+        ("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority, 2147483646, "is not a route's metric"),
+        ("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority, 2147483646, "is not a route's metric"),
+    ):
+        if number is not None and not 1 <= number <= high:
+            yield Problem(f"spec.{name}", number, reason, f"write 1 to {high}")
+    if spec.log_severity_screen and spec.log_severity_screen.capitalize() not in _LEVELS:
+        yield Problem("spec.logSeverityScreen", spec.log_severity_screen, "is no level", f"write {', '.join(_LEVELS)}")
+
+
+def _address_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
+    for name, blocks in (
+        ("serviceClusterIPs", spec.service_cluster_ips),
+        ("serviceExternalIPs", spec.service_external_ips),
+        ("serviceLoadBalancerIPs", spec.service_load_balancer_ips),
+    ):
+        for index, block in enumerate(blocks):
+            yield from _cidr_problems(f"spec.{name}[{index}].cidr", block.cidr)
+    for family, text in ((4, spec.local_workload_peering_ipv4), (6, spec.local_workload_peering_ipv6)):
+        try:
+            fits = not text or ipaddress.ip_address(text).version == family
+        except ValueError:
+            fits = False
+        if not fits:
+            field_name = f"spec.localWorkloadPeeringIPV{family}"
+            yield Problem(field_name, text, f"is not an IPv{family} address", "write one that workloads peer with")
+
+
+def _cidr_problems(field_name: str, text: str) -> Iterator[Problem]:
+    try:
+        if "/" not in text:
+            raise ValueError
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        yield Problem(field_name, text, "is not a CIDR", "write an address and a prefix length, 10.96.0.0/12")
+        return
+    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        yield Problem(field_name, text, "has bits set behind its prefix", f"write {network}")
+
+
+_MOST_COMMUNITY = {2: 0xFFFF, 3: 0xFFFFFFFF}
+"""Parts -> the highest value of one: communities of RFC 1997 and large ones of RFC 8092."""
+
+
+def _is_community(text: str) -> bool:
+    parts = text.split(":")
+    most = _MOST_COMMUNITY.get(len(parts), -1)
+    return all(re.fullmatch(r"[0-9]{1,10}", part) and int(part) <= most for part in parts)
+
+
+def _community_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
+    names = {community.name for community in spec.communities}
+    for index, community in enumerate(spec.communities):
+        if not _is_community(community.value):
+            field_name = f"spec.communities[{index}].value"
+            yield Problem(field_name, community.value, "is not a community", "write aa:nn or aa:nn:mm")
+    if spec.communities and not spec.prefix_advertisements:
+        yield Problem(
+            "spec.communities", sorted(names), "serve no prefix", "set prefixAdvertisements, or leave them out"
+        )
+    for index, advertisement in enumerate(spec.prefix_advertisements):
+        yield from _cidr_problems(f"spec.prefixAdvertisements[{index}].cidr", advertisement.cidr)
+        for text in advertisement.communities:
+            if text not in names and not _is_community(text):
+                field_name = f"spec.prefixAdvertisements[{index}].communities"
+                remedy = "name it in spec.communities, or write aa:nn or aa:nn:mm"
+                yield Problem(field_name, text, "is neither a community nor the name of one", remedy)
 
 
 def _node_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector
-from calipy.resources.selectors import SelectorError, parse
+from calipy.resources.selectors import selector_problems
 
 
 class BGPPassword(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -55,6 +56,8 @@ def split_peer(text: str) -> tuple[str, int | None]:
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
+        if ":" not in host or not rest.startswith(":"):
+            raise ValueError(f"{text!r} is not [v6]:port")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     else:
@@ -62,8 +65,8 @@ def split_peer(text: str) -> tuple[str, int | None]:
     address = str(ipaddress.ip_address(host))
     if not port:
         return address, None
-    if not 1 <= int(port) <= 65535:
-        raise ValueError(f"port {port} is out of range")
+    if not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{port!r} is not a port, 1 to 65535")
     return address, int(port)
 
 
@@ -88,7 +91,27 @@ def problems(peer: BGPPeer) -> Iterator[Problem]:
         yield Problem("spec.asNumber", 0, "is required with localWorkloadSelector", "write the workload's AS number")
     if spec.keep_original_next_hop and spec.next_hop_mode not in (None, "Keep"):
         yield Problem("spec.keepOriginalNextHop", True, f"contradicts nextHopMode {spec.next_hop_mode}", "leave it out")
+    yield from _range_problems(spec)
+    for name, text in (("maxRestartTime", spec.max_restart_time), ("keepaliveTime", spec.keepalive_time)):
+        yield from duration_problems(f"spec.{name}", text)
     yield from _selector_problems(spec)
+
+
+_AS_NUMBER = (1, 4294967295, "an AS number, 1 to 4294967295 (RFC 6793)")
+
+
+def _range_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
+    for name, number, (low, high, allowed) in (
+        ("asNumber", spec.as_number or None, _AS_NUMBER),
+        ("localASNumber", spec.local_as_number, _AS_NUMBER),
+        ("ttlSecurity", spec.ttl_security, (0, 255, "hops, 0 to 255")),
+        ("numAllowedLocalASNumbers", spec.num_allowed_local_as_numbers, (0, 2147483647, "0 or more")),
+    ):
+        if number is not None and not low <= number <= high:
+            yield Problem(f"spec.{name}", number, "is out of range", f"write {allowed}")
+    for name, text, most in (("node", spec.node, 253), ("peerIP", spec.peer_ip, 64)):
+        if len(text) > most:
+            yield Problem(f"spec.{name}", text, f"has {len(text)} characters", f"{most} at most")
 
 
 def _targets(spec: BGPPeerSpec) -> tuple[tuple[str, str], ...]:
@@ -108,20 +131,25 @@ def _peer_ip_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
         if not spec.as_number:
             yield Problem("spec.asNumber", 0, "is required with peerIP", "write the peer's AS number")
     if spec.reachable_by:
-        try:
-            ipaddress.ip_address(spec.reachable_by)
-        except ValueError:
-            yield Problem("spec.reachableBy", spec.reachable_by, "is not an address", "write the gateway's address")
-        if not spec.peer_ip:
-            yield Problem("spec.reachableBy", spec.reachable_by, "needs peerIP", "set peerIP or leave it out")
+        yield from _gateway_problems(spec)
+
+
+def _gateway_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
+    try:
+        gateway = ipaddress.ip_address(spec.reachable_by)
+    except ValueError:
+        yield Problem("spec.reachableBy", spec.reachable_by, "is not an address", "write the gateway's address")
+        return
+    if not spec.peer_ip:
+        yield Problem("spec.reachableBy", spec.reachable_by, "needs peerIP", "set peerIP or leave it out")
+    elif (":" in spec.reachable_by) != (spec.peer_ip.count(":") > 1):
+        reason = f"is IPv{gateway.version}, peerIP is not"
+        yield Problem("spec.reachableBy", spec.reachable_by, reason, "write a gateway of the peer's family")
 
 
 def _selector_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
     for name, text in (("nodeSelector", spec.node_selector), *_targets(spec)[1:]):
-        try:
-            parse(text)
-        except SelectorError as error:
-            yield Problem(f"spec.{name}", text, str(error), "see Calico's selector syntax")
+        yield from selector_problems(f"spec.{name}", text)
 
 
 KIND = Kind(

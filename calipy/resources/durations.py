@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+from calipy.resources.metadata import Problem
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 
 
 def parse_seconds(text: str) -> float:
@@ -22,3 +25,16 @@ def parse_seconds(text: str) -> float:
     if not rest or position != len(rest):
         raise ValueError(f"{text!r} is not a duration; write 90s, 1m30s, 1.5h or 300ms")
     return sign * total
+
+
+def duration_problems(field: str, text: str | None) -> Iterator[Problem]:
+    """What is wrong with the duration in a field of an object; None is none."""
+    if text is None:
+        return
+    try:
+        seconds = parse_seconds(text)
+    except ValueError:
+        yield Problem(field, text, "is not a duration", "write 90s, 1m30s, 1.5h or 300ms")
+        return
+    if seconds < 0:
+        yield Problem(field, text, "is less than nothing", "write 0s or more")

@@ -15,10 +15,21 @@ from msgspec import Struct
 
 from calipy.resources.durations import parse_seconds
 from calipy.resources.metadata import Kind, Problem, Resource
-from calipy.resources.selectors import SelectorError, parse
+from calipy.resources.selectors import selector_problems
 
-Value = bool | int | float | str | tuple[int, int] | tuple[str, ...] | None
+Value = bool | int | float | str | tuple[int, int] | tuple[str, ...] | Mapping[str, float] | None
 """A parameter's value: seconds as float, port ranges as pairs, lists as tuples, None where unset."""
+
+
+class Values(Struct, frozen=True, gc=False):
+    """What a parameter may be."""
+
+    read: Callable[[str], Value]
+    """From text; raises ValueError."""
+    allowed: str
+    """The same for people."""
+    json: tuple[type, ...] = (str,)
+    """What an object may hold."""
 
 
 class Parameter(Struct, frozen=True, gc=False, kw_only=True):
@@ -28,9 +39,7 @@ class Parameter(Struct, frozen=True, gc=False, kw_only=True):
     """FelixConfiguration's field."""
     variable: str
     """Environment variable."""
-    read: Callable[[str], Value]
-    """From text; raises ValueError."""
-    allowed: str
+    values: Values
     default: Value
     duration: bool = False
     """Text of objects is a Go duration; of file and environment, seconds."""
@@ -40,9 +49,9 @@ class Parameter(Struct, frozen=True, gc=False, kw_only=True):
 
 def _flag(text: str) -> bool:
     lowered = text.lower()
-    if lowered in ("true", "1", "yes", "y", "t", "enabled"):
+    if lowered in ("true", "1", "yes", "y", "t"):
         return True
-    if lowered in ("false", "0", "no", "n", "f", "disabled"):
+    if lowered in ("false", "0", "no", "n", "f"):
         return False
     raise ValueError
 
@@ -62,6 +71,15 @@ def _seconds(text: str) -> Value:
     if not 0 <= seconds < 1e9:
         raise ValueError
     return seconds
+
+
+def _timeouts(text: str) -> Value:
+    """`name=duration` pairs."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    found = {name.strip(): parse_seconds(duration.strip()) for name, _, duration in pairs}
+    if "" in found or any(seconds < 0 for seconds in found.values()):
+        raise ValueError
+    return found
 
 
 def _one_of(*values: str) -> Callable[[str], Value]:
@@ -97,6 +115,17 @@ def _address(family: int) -> Callable[[str], Value]:
     return read
 
 
+def _host(text: str) -> Value:
+    return text if text == "localhost" else str(ipaddress.ip_address(text))
+
+
+def _interface(text: str) -> Value:
+    """An interface's name; `+` at its end stands for anything, as iptables spells it."""
+    if not re.fullmatch(r"[a-zA-Z0-9:._-]{1,15}|[a-zA-Z0-9:._-]{1,14}\+", text):
+        raise ValueError
+    return text
+
+
 def _networks(text: str) -> Value:
     return tuple(str(ipaddress.ip_network(part.strip(), strict=False)) for part in text.split(",") if part.strip())
 
@@ -126,69 +155,68 @@ def _features(text: str) -> Value:
     return tuple(found)
 
 
-def _interface(text: str) -> Value:
-    """An interface's name; `+` at its end stands for anything, as iptables spells it."""
-    if not re.fullmatch(r"[a-zA-Z0-9:._-]{1,15}|[a-zA-Z0-9:._-]{1,14}\+", text):
-        raise ValueError
-    return text
-
-
 _FEATURES = ("ChecksumOffloadBroken",)
-_FLAG = (_flag, "true or false")
-_PORT = (_number(1, 65535), "a port, 1 to 65535")
-_MTU = (_number(0, 65535), "bytes, 0 (detect) to 65535")
-_METRIC = (_number(1, 2147483646), "1 to 2147483646")
-_SWITCH = (_one_of("Enabled", "Disabled"), "Enabled or Disabled")
-_LEVEL = (
-    _one_of("Debug", "Info", "Warning", "Error", "Fatal", "Trace", "None"),
-    "Trace, Debug, Info, Warning, Error, Fatal or None",
-)
-_DENY = (_one_of("DROP", "REJECT"), "DROP or REJECT")
-_ROUTES = (
-    _one_of("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"),
-    "Enabled, Disabled, EnabledIPIPOnly or EnabledNoEncapOnly",
-)
-_ANY = (_text, "any text")
-_TIME = (_seconds, "seconds, 0 or more")
 
-_Row = tuple[str, tuple[Callable[[str], Value], str], Value]
+
+def _choice(*names: str) -> Values:
+    return Values(_one_of(*names), f"{', '.join(names[:-1])} or {names[-1]}")
+
+
+def _range(low: int, high: int, meaning: str) -> Values:
+    return Values(_number(low, high), meaning.format(low=low, high=high), (int,))
+
+
+_FLAG = Values(_flag, "true or false", (bool,))
+_PORT = _range(0, 65535, "a port, {low} to {high}")
+_MTU = _range(0, 65535, "bytes, {low} (detect) to {high}")
+_METRIC = _range(1, 2147483646, "{low} to {high}")
+_SWITCH = _choice("Enabled", "Disabled")
+_LEVEL = _choice("Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None")
+_DENY = _choice("DROP", "REJECT")
+_ROUTES = _choice("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly")
+_HOST = Values(_host, "an address or localhost")
+_IPV4, _IPV6 = Values(_address(4), "an IPv4 address"), Values(_address(6), "an IPv6 address")
+_SECONDS, _DURATION = "seconds, 0 or more", "a duration, 0 or more: 90s, 1m30s, 1.5h or 300ms"
+_TIME = Values(_seconds, _SECONDS)
+
+_Row = tuple[str, Values, Value]
 
 _IN_EFFECT: tuple[_Row, ...] = (
-    ("interfacePrefix", (_prefixes, "names of 1 to 15 letters, digits, - and _, comma separated"), "cali"),
+    ("interfacePrefix", Values(_prefixes, "names of 1 to 15 letters, digits, - and _, comma separated"), "cali"),
     ("ipv6Support", _FLAG, True),
     ("ipForwarding", _SWITCH, "Enabled"),
-    ("defaultEndpointToHostAction", (_one_of("DROP", "ACCEPT", "RETURN"), "Drop, Accept or Return"), "DROP"),
+    ("defaultEndpointToHostAction", _choice("DROP", "ACCEPT", "RETURN"), "DROP"),
     ("disableConntrackInvalidCheck", _FLAG, False),
-    ("natOutgoingAddress", (_address(4), "an IPv4 address"), None),
-    ("natOutgoingExclusions", (_one_of("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly or IPPoolsAndHostIPs"),
-     "IPPoolsOnly"),
-    ("natPortRange", (_ports, "a port or first:last"), None),
-    ("iptablesNATOutgoingInterfaceFilter", (_interface, "an interface's name, perhaps with + at its end"), None),
+    ("natOutgoingAddress", _IPV4, None),
+    ("natOutgoingExclusions", _choice("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly"),
+    ("natPortRange", Values(_ports, "a port or first:last", (int, str)), None),
+    ("iptablesNATOutgoingInterfaceFilter", Values(_interface, "an interface's name, perhaps with + at its end"), None),
     ("nftablesFilterDenyAction", _DENY, "DROP"),
-    ("mtuIfacePattern", (_pattern, "a regular expression"),
+    ("mtuIfacePattern", Values(_pattern, "a regular expression"),
      r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"),
-    ("deviceRouteProtocol", (_number(0, 255), "0 to 255"), 80),
-    ("deviceRouteSourceAddress", (_address(4), "an IPv4 address"), None),
-    ("deviceRouteSourceAddressIPv6", (_address(6), "an IPv6 address"), None),
+    ("deviceRouteProtocol", _range(0, 255, "{low} to {high}"), 80),
+    ("deviceRouteSourceAddress", _IPV4, None),
+    ("deviceRouteSourceAddressIPv6", _IPV6, None),
     ("removeExternalRoutes", _FLAG, True),
     ("ipv4NormalRoutePriority", _METRIC, 1024),
     ("ipv6NormalRoutePriority", _METRIC, 1024),
     ("programClusterRoutes", _ROUTES, "EnabledIPIPOnly"),
-    ("externalNodesList", (_networks, "addresses or CIDRs, comma separated"), ()),
+    ("externalNodesList", Values(_networks, "addresses or CIDRs, comma separated", (list,)), ()),
     ("vxlanEnabled", _FLAG, None),
     ("vxlanMTU", _MTU, 0),
     ("vxlanMTUV6", _MTU, 0),
-    ("vxlanPort", _PORT, 4789),
-    ("vxlanVNI", (_number(1, 16777215), "1 to 16777215"), 4096),
+    ("vxlanPort", _range(1, 65535, "a port, {low} to {high}"), 4789),
+    ("vxlanVNI", _range(1, 16777215, "{low} to {high}"), 4096),
     ("allowVXLANPacketsFromWorkloads", _FLAG, False),
     ("allowIPIPPacketsFromWorkloads", _FLAG, False),
-    ("featureDetectOverride", (_features, "Name=true or Name=false, comma separated"), ()),
+    ("featureDetectOverride", Values(_features, "Name=true or Name=false, comma separated"), ()),
     ("logSeverityScreen", _LEVEL, "Info"),
     ("healthEnabled", _FLAG, False),
-    ("healthHost", _ANY, "localhost"),
+    ("healthHost", _HOST, "localhost"),
     ("healthPort", _PORT, 9099),
+    ("healthTimeoutOverrides", Values(_timeouts, "name=duration pairs, comma separated", (list,)), None),
     ("prometheusMetricsEnabled", _FLAG, False),
-    ("prometheusMetricsHost", _ANY, ""),
+    ("prometheusMetricsHost", _HOST, ""),
     ("prometheusMetricsPort", _PORT, 9091),
 )  # fmt: skip
 _IN_EFFECT_TIMES: tuple[tuple[str, float], ...] = (("routeRefreshInterval", 90.0), ("nftablesRefreshInterval", 180.0))
@@ -223,7 +251,6 @@ _KNOWN: tuple[str, ...] = tuple(
         "logSeveritySys",
         "logFilePath",
         "logPrefix",
-        "healthTimeoutOverrides",
         "nftablesMode",
         "nftablesFilterAllowAction",
         "nftablesMarkMask",
@@ -347,59 +374,47 @@ _KNOWN: tuple[str, ...] = tuple(
         "debugSimulateDataplaneHangAfter",
     ]
 )
-_PROCESS_ONLY = frozenset(
-    {
-        "FELIX_DATASTORETYPE",
-        "FELIX_FELIXHOSTNAME",
-        "FELIX_TYPHAADDR",
-        "FELIX_TYPHAK8SSERVICENAME",
-        "FELIX_TYPHAK8SNAMESPACE",
-        "FELIX_TYPHAREADTIMEOUT",
-        "FELIX_TYPHAWRITETIMEOUT",
-        "FELIX_TYPHACAFILE",
-        "FELIX_TYPHACERTFILE",
-        "FELIX_TYPHAKEYFILE",
-        "FELIX_TYPHACN",
-        "FELIX_TYPHAURISAN",
-        "FELIX_ETCDADDR",
-        "FELIX_ETCDCAFILE",
-        "FELIX_ETCDCERTFILE",
-        "FELIX_ETCDENDPOINTS",
-        "FELIX_ETCDKEYFILE",
-        "FELIX_ETCDSCHEME",
-        "FELIX_DEBUGBPFCGROUPV2",
-        "FELIX_DEBUGCPUPROFILEPATH",
-        "FELIX_DEBUGPANICAFTER",
-        "FELIX_DEBUGSIMULATEDATARACE",
-    }
-)
 """Calico's parameters for file and environment alone; known, without effect."""
 _OTHER_VARIABLES = {
     "ipipEnabled": "FELIX_IPINIPENABLED",
     "ipipMTU": "FELIX_IPINIPMTU",
+    "iptablesPostWriteCheckInterval": "FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS",
+    "iptablesLockProbeInterval": "FELIX_IPTABLESLOCKPROBEINTERVALMILLIS",
+    "netlinkTimeout": "FELIX_NETLINKTIMEOUTSECS",
+    "reportingInterval": "FELIX_REPORTINGINTERVALSECS",
+    "reportingTTL": "FELIX_REPORTINGTTLSECS",
+    "endpointReportingDelay": "FELIX_ENDPOINTREPORTINGDELAYSECS",
+    "usageReportingInitialDelay": "FELIX_USAGEREPORTINGINITIALDELAYSECS",
+    "usageReportingInterval": "FELIX_USAGEREPORTINGINTERVALSECS",
     "externalNodesList": "FELIX_EXTERNALNODESCIDRLIST",
     "bpfConntrackMode": "FELIX_BPFCONNTRACKCLEANUPMODE",
     "wireguardKeepAlive": "FELIX_WIREGUARDPERSISTENTKEEPALIVE",
 }
+_LOCAL = (
+    "DatastoreType", "FelixHostname", "EtcdAddr", "EtcdCaFile", "EtcdCertFile", "EtcdEndpoints", "EtcdKeyFile",
+    "EtcdScheme", "TyphaAddr", "TyphaK8sServiceName", "TyphaK8sNamespace", "TyphaReadTimeout", "TyphaWriteTimeout",
+    "TyphaCAFile", "TyphaCertFile", "TyphaKeyFile", "TyphaCN", "TyphaURISAN", "DebugBPFCgroupV2",
+    "DebugCPUProfilePath", "DebugPanicAfter", "DebugSimulateDataRace",
+)  # fmt: skip
+"""Felix's parameters of file and environment alone; nothing here reads them."""
 
 
 def _parameters() -> Iterator[Parameter]:
     def variable(name: str) -> str:
         return _OTHER_VARIABLES.get(name, f"FELIX_{name.upper()}")
 
-    for name, (read, allowed), default in _IN_EFFECT:
-        yield Parameter(name=name, variable=variable(name), read=read, allowed=allowed, default=default)
+    for name, values, default in _IN_EFFECT:
+        yield Parameter(name=name, variable=variable(name), values=values, default=default)
     for name, seconds in _IN_EFFECT_TIMES:
-        yield Parameter(
-            name=name, variable=variable(name), read=_seconds, allowed=_TIME[1], default=seconds, duration=True
-        )
+        yield Parameter(name=name, variable=variable(name), values=_TIME, default=seconds, duration=True)
     for name in _KNOWN:
-        yield Parameter(name=name, variable=variable(name), read=_text, allowed="", default=None, effect=False)
+        yield Parameter(name=name, variable=variable(name), values=Values(_text, ""), default=None, effect=False)
 
 
 PARAMETERS: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _parameters()}
 """By FelixConfiguration's field."""
 _BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS.values()}
+_WITHOUT_EFFECT = {f"FELIX_{name.upper()}" for name in _LOCAL}
 
 
 def defaults() -> dict[str, Value]:
@@ -412,21 +427,22 @@ def parse_text(parameter: Parameter, text: str) -> Value:
     if text.strip().lower() == "none" and parameter.default is None:
         return None
     try:
-        return parameter.read(text.strip())
+        return parameter.values.read(text.strip())
     except ValueError as error:
-        raise ValueError(f"{parameter.name} is {text!r}: it must be {parameter.allowed}") from error
+        raise ValueError(f"{parameter.name} is {text!r}: it must be {parameter.values.allowed}") from error
 
 
 def from_variables(texts: Mapping[str, str]) -> tuple[dict[str, Value], list[str]]:
-    """Values from FELIX_* variables, and the names that no parameter has. Raises ValueError at a wrong value."""
+    """Values from FELIX_* variables, and the names that no parameter has. An empty text says nothing, as in Felix;
+    `none` unsets. Raises ValueError at a wrong value."""
     found: dict[str, Value] = {}
     unknown: list[str] = []
     for name, text in texts.items():
         parameter = _BY_VARIABLE.get(name.upper())
         if parameter is None:
-            if name.upper() not in _PROCESS_ONLY:
+            if name.upper() not in _WITHOUT_EFFECT:
                 unknown.append(name)
-        elif parameter.effect:
+        elif parameter.effect and text.strip():
             try:
                 found[parameter.name] = parse_text(parameter, text)
             except ValueError as error:
@@ -435,10 +451,13 @@ def from_variables(texts: Mapping[str, str]) -> tuple[dict[str, Value], list[str
 
 
 def from_file(text: str) -> tuple[dict[str, Value], list[str]]:
-    """Values from Felix's configuration file: `Name = value` lines, sections and # comments ignored."""
+    """Values from Felix's configuration file: `Name = value` lines, sections and # comments ignored. Raises ValueError
+    at a wrong value, naming its line's name."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (line.partition("=") for line in lines if line and line[0] not in "#;[")
-    return from_variables({f"FELIX_{name.strip().upper()}": value.strip() for name, _, value in pairs})
+    names = {f"FELIX_{name.strip().upper()}": (name.strip(), value.strip()) for name, _, value in pairs}
+    found, unknown = from_variables({variable: value for variable, (_, value) in names.items()})
+    return found, [names[variable][0] for variable in unknown]
 
 
 class FelixConfiguration(
@@ -456,31 +475,45 @@ class FelixConfiguration(
         return selector if isinstance(selector, str) else ""
 
 
+_UNSET = (None, "")
+"""What a field holds that says nothing."""
+
+
 def values(configuration: FelixConfiguration) -> dict[str, Value]:
     """The parameters with an effect that an accepted object sets."""
     return {
         name: parse_field(PARAMETERS[name], value)
         for name, value in configuration.spec.items()
-        if name in PARAMETERS and PARAMETERS[name].effect and value is not None
+        if name in PARAMETERS and PARAMETERS[name].effect and value not in _UNSET
     }
 
 
 def parse_field(parameter: Parameter, value: object) -> Value:
     """A value from an object: booleans and numbers as they are, durations in Go's spelling. Raises ValueError."""
     try:
-        if parameter.duration:
-            return parameter.read(str(parse_seconds(value)) if isinstance(value, str) else _refuse(value))
-        if isinstance(value, list):
-            return parameter.read(",".join(map(str, value)))
-        if isinstance(value, bool) != (parameter.read is _flag):
+        if type(value) not in parameter.values.json:
             raise ValueError
-        return parameter.read(str(value))
+        return parameter.values.read(_as_text(parameter, value))
     except ValueError as error:
-        raise ValueError(parameter.allowed) from error
+        raise ValueError(_DURATION if parameter.duration else parameter.values.allowed) from error
 
 
-def _refuse(value: object) -> str:
-    raise ValueError(f"{value!r} is not a duration")
+def _as_text(parameter: Parameter, value: object) -> str:
+    """How file and environment would spell an object's value."""
+    if parameter.duration:
+        return str(parse_seconds(str(value)))
+    if isinstance(value, list):
+        return ",".join(map(_element, value))
+    return str(value)
+
+
+def _element(value: object) -> str:
+    """An element of a list: text, or Calico's HealthTimeoutOverride, {name, timeout}."""
+    if isinstance(value, dict) and value.keys() == {"name", "timeout"}:
+        return f"{value['name']}={value['timeout']}"
+    if not isinstance(value, str):
+        raise ValueError
+    return value
 
 
 def problems(configuration: FelixConfiguration) -> Iterator[Problem]:
@@ -489,16 +522,25 @@ def problems(configuration: FelixConfiguration) -> Iterator[Problem]:
     named = name == "default" or name.startswith("node.")
     for field, value in configuration.spec.items():
         if field == "nodeSelector":
+            if not isinstance(value, str):
+                yield Problem("spec.nodeSelector", value, "is not a selector", "write it as text")
             continue
         parameter = PARAMETERS.get(field)
         if parameter is None:
-            yield Problem(f"spec.{field}", value, "is not a parameter", "see the list of FelixConfiguration's fields")
-        elif parameter.effect and value is not None:
+            yield Problem(f"spec.{field}", value, "is not a parameter", _meant(field))
+        elif parameter.effect and value not in _UNSET:
             try:
                 parse_field(parameter, value)
             except ValueError as error:
                 yield Problem(f"spec.{field}", value, "is not allowed", f"write {error}")
     yield from _selector_problems(configuration, named)
+
+
+def _meant(field: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(field, PARAMETERS, n=1)
+    return f"did you mean {near[0]}?" if near else "see the list of FelixConfiguration's fields"
 
 
 def _selector_problems(configuration: FelixConfiguration, named: bool) -> Iterator[Problem]:
@@ -511,10 +553,13 @@ def _selector_problems(configuration: FelixConfiguration, named: bool) -> Iterat
         yield Problem(
             "metadata.name", name, "no node reads it", "name it default or node.<node>, or set spec.nodeSelector"
         )
-    try:
-        parse(selector)
-    except SelectorError as error:
-        yield Problem("spec.nodeSelector", selector, str(error), "see Calico's selector syntax")
+    yield from selector_problems("spec.nodeSelector", selector)
+
+
+def without_effect(configuration: FelixConfiguration) -> tuple[str, ...]:
+    """Fields that the object sets and that Felix knows, but nothing here reads."""
+    spec = configuration.spec
+    return tuple(name for name in spec if name in PARAMETERS and not PARAMETERS[name].effect and spec[name] is not None)
 
 
 KIND = Kind(

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Problem, Resource
-from calipy.resources.selectors import SelectorError, parse
+from calipy.resources.selectors import selector_problems
 
 Use = Literal["Workload", "Tunnel", "LoadBalancer"]
 Encapsulation = Literal["Never", "Always", "CrossSubnet"]
@@ -63,17 +63,45 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
         return self.spec.block_size or _DEFAULT_BLOCK_SIZE[self.family]
 
     @property
+    def hindrance(self) -> str:
+        """Why nothing can be drawn from it; empty if something can."""
+        if self.metadata.deletion_timestamp:
+            return "is being deleted"
+        if self.spec.disabled:
+            return "is disabled"
+        conditions = () if self.status is UNSET else self.status.conditions
+        found = next((c for c in conditions if c.type == "Allocatable" and c.status == "False"), None)
+        return f"can't be drawn from: {found.message or found.reason or 'see its conditions'}" if found else ""
+
+    @property
     def allocatable(self) -> bool:
         """False while disabled, being deleted, or judged not allocatable by the pool controller."""
-        if self.spec.disabled or self.metadata.deletion_timestamp:
-            return False
-        conditions = () if self.status is UNSET else self.status.conditions
-        return not any(c.type == "Allocatable" and c.status == "False" for c in conditions)
+        return not self.hindrance
+
+
+def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
+    """The pools, by name, as Calico's pool controller would have them: of two whose ranges overlap the younger is not
+    allocatable, for an address might be given out from both. Each pool is fit by itself (`problems`)."""
+    found = sorted(pools, key=lambda pool: pool.metadata.name)
+    beaten = overlaps(found)
+    return tuple(_not_allocatable(pool, beaten.get(pool.metadata.name)) for pool in found)
+
+
+def _not_allocatable(pool: IPPool, problem: Problem | None) -> IPPool:
+    if problem is None:
+        return pool
+    reason = f"{problem.value} {problem.reason}"
+    overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
+    others = () if pool.status is UNSET else pool.status.conditions
+    conditions = (*(condition for condition in others if condition.type != "Allocatable"), overlap)
+    return structs.replace(pool, status=IPPoolStatus(conditions=conditions))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:
     """What Calico's validation and CRD rules refuse in one pool (overlap with other pools is not seen here)."""
     try:
+        if "/" not in pool.spec.cidr:
+            raise ValueError
         network = ipaddress.ip_network(pool.spec.cidr, strict=False)
     except ValueError:
         yield Problem(
@@ -84,32 +112,6 @@ def problems(pool: IPPool) -> Iterator[Problem]:
     yield from _mode_problems(pool)
     yield from _use_problems(pool)
     yield from _selector_problems(pool)
-
-
-def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
-    """`cidr` and the block size stay what they were: blocks and routes have been made of them."""
-    if new.spec.cidr != old.spec.cidr:
-        reason = f"is {old.spec.cidr} and can't change"
-        yield Problem("spec.cidr", new.spec.cidr, reason, "make another pool, and disable this one")
-    elif new.block_size != old.block_size:
-        reason = f"is {old.block_size} and can't change"
-        yield Problem("spec.blockSize", new.spec.block_size, reason, "make another pool, and disable this one")
-
-
-def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
-    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
-    try:
-        own = ipaddress.ip_network(new.spec.cidr, strict=False)
-    except ValueError:
-        return
-    for other in others:
-        try:
-            network = ipaddress.ip_network(other.spec.cidr, strict=False)
-        except ValueError:
-            continue
-        if other.metadata.name != new.metadata.name and network.version == own.version and network.overlaps(own):
-            reason = f"overlaps {network} of IPPool/{other.metadata.name}"
-            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
 
 
 def _cidr_problems(pool: IPPool, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[Problem]:
@@ -138,6 +140,8 @@ def _mode_problems(pool: IPPool) -> Iterator[Problem]:
 
 def _use_problems(pool: IPPool) -> Iterator[Problem]:
     spec = pool.spec
+    if len(set(spec.allowed_uses)) < len(spec.allowed_uses):
+        yield Problem("spec.allowedUses", list(spec.allowed_uses), "names one use twice", "name each once")
     if not spec.allowed_uses:
         yield Problem("spec.allowedUses", [], "is empty", "name Workload, Tunnel or LoadBalancer, or leave it out")
     if "LoadBalancer" in spec.allowed_uses:
@@ -160,13 +164,59 @@ def _use_problems(pool: IPPool) -> Iterator[Problem]:
 
 def _selector_problems(pool: IPPool) -> Iterator[Problem]:
     for name, text in (("nodeSelector", pool.spec.node_selector), ("namespaceSelector", pool.spec.namespace_selector)):
-        if len(text) > 1024:
-            yield Problem(f"spec.{name}", text[:40] + "...", f"has {len(text)} characters", "1024 at most")
-            continue
-        try:
-            parse(text)
-        except SelectorError as error:
-            yield Problem(f"spec.{name}", text, str(error), "see Calico's selector syntax")
+        yield from selector_problems(f"spec.{name}", text)
+
+
+def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
+    """A pool's range and block size stay: blocks that were claimed in it are cut after them."""
+    remedy = "make another pool, and disable this one"
+    before, after = _network(old), _network(new)
+    if before is None or after is None:
+        return
+    if before != after:
+        yield Problem("spec.cidr", new.spec.cidr, f"is {old.spec.cidr} and can't change", remedy)
+    elif old.block_size != new.block_size:
+        yield Problem("spec.blockSize", new.spec.block_size, f"is {old.block_size} and can't change", remedy)
+
+
+def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
+    """Which pools can't be in force because an older one has some of their range: name -> what is wrong. Each pool is
+    fit by itself (`problems`). The same set of pools gives the same answer on every node, whoever saw which first."""
+    kept: list[IPPool] = []
+    found: dict[str, Problem] = {}
+    for pool in sorted(pools, key=_age):
+        other = next((older for older in kept if _overlap(pool, older)), None)
+        if other is None:
+            kept.append(pool)
+        else:
+            reason = f"overlaps {other.spec.cidr} of IPPool/{other.metadata.name}, which is older"
+            found[pool.metadata.name] = Problem("spec.cidr", pool.spec.cidr, reason, "choose a range of its own")
+    return found
+
+
+def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
+    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
+    for other in others:
+        if other.metadata.name != new.metadata.name and _overlap(new, other):
+            reason = f"overlaps {other.spec.cidr} of IPPool/{other.metadata.name}"
+            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
+
+
+def _age(pool: IPPool) -> tuple[str, str]:
+    return pool.metadata.creation_timestamp or "", pool.metadata.name
+
+
+def _overlap(one: IPPool, other: IPPool) -> bool:
+    mine, theirs = _network(one), _network(other)
+    return mine is not None and theirs is not None and mine.version == theirs.version and mine.overlaps(theirs)
+
+
+def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Its range however it is written (`FD00::/48` is `fd00:0::/48`), None where that is none."""
+    try:
+        return ipaddress.ip_network(pool.spec.cidr, strict=False)
+    except ValueError:
+        return None
 
 
 KIND = Kind(

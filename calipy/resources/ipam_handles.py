@@ -27,5 +27,5 @@ class IPAMHandle(Resource, frozen=True, gc=False, kw_only=True, rename="camel", 
 
 KIND = Kind(
     name="IPAMHandle", group="projectcalico.org", version="v3", plural="ipamhandles", type=IPAMHandle,
-    problems=no_problems,
+    problems=no_problems, names="any",
 )  # fmt: skip

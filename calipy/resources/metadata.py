@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -40,7 +41,12 @@ class Problem(Struct, frozen=True, gc=False):
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.value!r}: {self.reason}; {self.remedy}"
+        value = repr(self.value)
+        shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
+        return f"{self.field}: {shown}: {self.reason}; {self.remedy}"
+
+
+_MOST_SHOWN = 80
 
 
 class Refused(ValueError):
@@ -71,6 +77,8 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     problems: Callable[[R], Iterable[Problem]]
     change_problems: Callable[[R, R], Iterable[Problem]] = no_change_problems
     """What is wrong with a change from one accepted value (the first) to another: fields that can't change."""
+    names: Literal["subdomain", "label", "any"] = "subdomain"
+    """What a name may be: a DNS subdomain (RFC 1123) as most objects', a DNS label, or what its maker made of it."""
     short_names: tuple[str, ...] = ()
     namespaced: bool = False
 
@@ -100,21 +108,88 @@ def no_problems(value: Resource) -> tuple[Problem, ...]:
     return ()
 
 
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAMES = {"subdomain": (re.compile(rf"{_LABEL}(\.{_LABEL})*"), 253), "label": (re.compile(_LABEL), 63)}
+
+
+def name_problems(kind: Kind[R], metadata: ObjectMeta) -> Iterator[Problem]:
+    """An object has a name, and a namespace exactly if its kind lives in one; both fit for the API (RFC 1123)."""
+    yield from _name_problems("name", metadata.name, kind.names)
+    if kind.namespaced and not metadata.namespace:
+        yield Problem("metadata.namespace", "", f"is empty, but a {kind.name} lives in one", "name its namespace")
+    elif not kind.namespaced and metadata.namespace:
+        yield Problem("metadata.namespace", metadata.namespace, f"a {kind.name} lives in none", "leave it out")
+    elif kind.namespaced:
+        yield from _name_problems("namespace", metadata.namespace, "label")
+
+
+def _name_problems(field: str, name: str, rule: str) -> Iterator[Problem]:
+    if not name:
+        yield Problem(f"metadata.{field}", "", "is empty", "name the object")
+        return
+    if rule not in _NAMES:
+        return
+    pattern, most = _NAMES[rule]
+    dots = ", dots" if rule == "subdomain" else ""
+    if len(name) > most:
+        yield Problem(f"metadata.{field}", name, f"has {len(name)} characters", f"{most} at most")
+    elif not pattern.fullmatch(name):
+        remedy = f"lower-case letters, digits, dashes{dots}; a letter or digit at both ends"
+        yield Problem(f"metadata.{field}", name, "can't be a name", remedy)
+
+
 def decode(kind: Kind[R], text: bytes | str) -> R:
     """A resource from its JSON. Raises Refused with the field's path when a field has the wrong type or a required
     one is missing. It does not judge values (`accept` does)."""
     try:
         return msgspec.json.decode(text, type=kind.type)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        reason, _, path = str(error).partition(" - at ")
-        field = path.strip("`").removeprefix("$.") or "the object"
-        problem = Problem(field, "", reason, f"see the schema of {kind.api_version} {kind.name}")
-        raise Refused(kind.name, [problem]) from error
+        raise _undecodable(kind, text, str(error)) from error
 
 
-def accept(kind: Kind[R], value: R) -> R:
-    """`value` itself if nothing is wrong with it; raises Refused otherwise."""
-    problems = tuple(kind.problems(value))
+MISSING = "is missing"
+"""The reason where a required field isn't there."""
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+
+
+def _undecodable(kind: Kind[R], text: bytes | str, said: str) -> Refused:
+    """What msgspec said, with the object's name and the value that it stumbled over where they can be read."""
+    try:
+        document = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        document = ""
+    reason, _, path = said.partition(" - at ")
+    field = path.strip("`").removeprefix("$").removeprefix(".")
+    value = _value_at(document, field)
+    if missing := _MISSING.fullmatch(reason):
+        field, value, reason = f"{field}.{missing[1]}".removeprefix("."), "", MISSING
+    found = _value_at(document, "metadata.name"), _value_at(document, "metadata.namespace")
+    name, namespace = (part if isinstance(part, str) else "" for part in found)
+    what = str(Key(kind.name, name, namespace)) if name else kind.name
+    remedy = f"see the schema of {kind.api_version} {kind.name}"
+    return Refused(what, [Problem(field or "the object", value, reason, remedy)])
+
+
+def _value_at(document: object, path: str) -> object:
+    """The value at a path of msgspec's, `spec.peers[0].name`; of a mapping, whose keys it doesn't tell (`[...]`), the
+    whole mapping."""
+    value = document
+    for name, index in _STEP.findall(path.partition("[...]")[0]):
+        if isinstance(value, list) and index and int(index) < len(value):
+            value = value[int(index)]
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
+        else:
+            return ""
+    return value
+
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def accept(kind: Kind[R], value: R, old: R | None = None) -> R:
+    """`value` itself if nothing is wrong with it, nor with having become so from `old`; raises Refused otherwise."""
+    problems = (*kind.problems(value), *(kind.change_problems(old, value) if old is not None else ()))
     if problems:
         raise Refused(str(kind.key(value)), problems)
     return value

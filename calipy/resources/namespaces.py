@@ -15,5 +15,5 @@ class Namespace(Resource, frozen=True, gc=False, kw_only=True, rename="camel", t
 
 KIND = Kind(
     name="Namespace", group="", version="v1", plural="namespaces", type=Namespace, problems=no_problems,
-    short_names=("ns",),
+    short_names=("ns",), names="label",
 )  # fmt: skip

@@ -42,6 +42,7 @@ ATTRIBUTES: Mapping[str, str] = {
     "healthEnabled": "health_enabled",
     "healthHost": "health_host",
     "healthPort": "health_port",
+    "healthTimeoutOverrides": "health_timeout_overrides",
     "prometheusMetricsEnabled": "prometheus_metrics_enabled",
     "prometheusMetricsHost": "prometheus_metrics_host",
     "prometheusMetricsPort": "prometheus_metrics_port",

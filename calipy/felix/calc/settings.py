@@ -45,6 +45,8 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     health_enabled: bool = False
     health_host: str = "localhost"
     health_port: int = 9099
+    health_timeout_overrides: Mapping[str, float] = {}
+    """Health reporter's name -> seconds without a sign of life; 0 = any time."""
     prometheus_metrics_enabled: bool = False
     prometheus_metrics_host: str = ""
     prometheus_metrics_port: int = 9091

@@ -135,6 +135,8 @@ SEEN: dict[str, tuple[Message, ...]] = {
                     router_id="10.9.0.2",
                     duration_s=43,
                     received=6,
+                    graceful_restart=True,
+                    route_refresh=True,
                 ),
                 Neighbor(
                     peer=V6,

@@ -299,7 +299,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         pool("My_Pool"),
         [
             "error: standard input, document 1: IPPool/My_Pool is refused:",
-            "  metadata.name 'My_Pool': can't be a name; lower-case letters, digits, - and ., at most 253 (RFC 1123)",
+            "  metadata.name 'My_Pool': can't be a name; lower-case letters, digits, dashes, dots; a letter or digit",
         ],
     ),
     (
