@@ -6,21 +6,23 @@ import json
 import logging
 import sys
 import time
+from typing import TextIO
 
 LEVELS = {
-    "Trace": logging.DEBUG,
-    "Debug": logging.DEBUG,
-    "Info": logging.INFO,
-    "Warning": logging.WARNING,
-    "Error": logging.ERROR,
-    "Fatal": logging.CRITICAL,
-    "None": logging.CRITICAL + 1,
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "none": logging.CRITICAL + 1,
 }
-"""FelixConfiguration logSeverityScreen -> level of the logging module."""
+"""Felix's levels (logSeverityScreen, in any case) and ours."""
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00.123 INFO felix.dataplane: message`."""
+    """`2026-01-31 12:00:00.123 INFO    felix.dataplane: message`. A record stays one line: what would break it is
+    escaped, and an exception follows in the same way."""
 
     converter = staticmethod(time.gmtime)
 
@@ -28,7 +30,9 @@ class TextFormatter(logging.Formatter):
         stamp = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
         name = record.name.removeprefix("calipy.")
         line = f"{stamp}.{int(record.msecs):03d} {record.levelname:7} {name}: {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            line = f"{line}: {self.formatException(record.exc_info)}"
+        return _one_line(line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -49,10 +53,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def configure(level: str, style: str) -> None:
-    """Sends all of `level` (debug, info, warning, error) and above to standard error; `style` is text or json."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Sends all of `level` (a name of LEVELS) and above to `stream`, standard error if None; `style` is text or
+    json."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Changes the level, a name of LEVELS in any case."""
+    logging.getLogger().setLevel(LEVELS[level.lower()])
+
+
+def _one_line(text: str) -> str:
+    return "".join(_BREAKS.get(character, character) for character in text)
+
+
+_BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"}

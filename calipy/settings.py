@@ -5,21 +5,44 @@ Names are calico/node's where it has one. Live settings are FelixConfiguration's
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn, TypeVar
 
 from msgspec import Struct
+
+from calipy.conversion.nodes import parse_as_number
+from calipy.resources import nodes
+from calipy.resources.metadata import ObjectMeta, name_problems
+from calipy.resources.selectors import SelectorError, parse
 
 DEFAULT_DATASTORE = "sqlite:/var/lib/calipy/datastore.sqlite3"
 LAB_FOLDER = "/run/calipy-lab"
 """Where a running lab has its files unless CALIPY_LAB says otherwise."""
 
 
+T = TypeVar("T")
+
+
 class SettingError(ValueError):
     """A setting that can't be used: names it, its value, what is allowed."""
+
+
+class Autodetection(Struct, frozen=True, gc=False):
+    """How an address is found where none is given (calico.md 7)."""
+
+    method: Literal["first-found", "can-reach", "interface", "skip-interface", "cidr", "kubernetes-internal-ip"] = (
+        "first-found"
+    )
+    arguments: tuple[str, ...] = ()
+    """Regular expressions of interface names, CIDRs, or one destination."""
+
+    def __str__(self) -> str:
+        return f"{self.method}={','.join(self.arguments)}" if self.arguments else self.method
 
 
 class Settings(Struct, frozen=True, gc=False, kw_only=True):
@@ -43,6 +66,11 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """IP: `autodetect`, an address (its subnet's prefix length is looked up or given), or `none`."""
     ip6: str = "none"
     """IP6: the same for IPv6."""
+    ip_method: Autodetection = Autodetection()
+    """IP_AUTODETECTION_METHOD: first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or
+    kubernetes-internal-ip."""
+    ip6_method: Autodetection = Autodetection()
+    """IP6_AUTODETECTION_METHOD: the same for IPv6."""
     as_number: str = ""
     """AS: written to the node's annotation; empty = BGPConfiguration's."""
     router_id: str = ""
@@ -61,8 +89,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """FELIX_*: environment's Felix parameters, by full name."""
     felix_file: Path = Path("/etc/calico/felix.cfg")
     """CALIPY_FELIX_CONFIG: Felix's configuration file; need not exist."""
-    log_level: str = "info"
-    """CALIPY_LOG_LEVEL, or --log-level: debug, info, warning, error."""
+    log_level: str = ""
+    """CALIPY_LOG_LEVEL, or --log-level: debug, info, warning, error; empty = what logSeverityScreen says."""
     log_format: str = "text"
     """CALIPY_LOG_FORMAT, or --log-format: text, json."""
     sysctl_folder: Path = Path("/proc/sys/net")
@@ -84,12 +112,16 @@ class DefaultPool(Struct, frozen=True, gc=False, kw_only=True):
 def read(environment: Mapping[str, str]) -> Settings:
     """Settings from environment variables. Raises SettingError."""
     values: dict[str, object] = {}
-    for name, attribute, parse in _READERS:
+    for name, attribute, reader in _READERS:
         if environment.get(name, "") != "":
-            values[attribute] = parse(name, environment[name])
+            values[attribute] = reader(name, environment[name])
+    pools = {family: _pool(environment, family) for family in (4, 6) if _has_pool(environment, family)}
+    if values.get("no_default_pools") and pools:
+        name = f"CALICO_IPV{min(pools)}POOL_CIDR"
+        _refuse(name, environment[name], "left out, or none, where NO_DEFAULT_POOLS is true")
     return Settings(
-        node=environment.get("NODENAME") or socket.gethostname().lower(),
-        pools={family: _pool(environment, family) for family in (4, 6) if _has_pool(environment, family)},
+        node=_node(environment),
+        pools=pools,
         felix={name: value for name, value in environment.items() if name.startswith("FELIX_")},
         **values,  # type: ignore[arg-type]
     )
@@ -109,8 +141,70 @@ def _refuse(name: str, value: str, allowed: str) -> NoReturn:
     raise SettingError(f"environment variable {name} is {value!r}: it must be {allowed}")
 
 
-def _text(name: str, value: str) -> str:
-    return value
+def _node(environment: Mapping[str, str]) -> str:
+    name = environment.get("NODENAME") or socket.gethostname().lower()
+    problem = next(name_problems(nodes.KIND, ObjectMeta(name=name)), None)
+    return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
+
+
+def _file_name(name: str, value: str) -> str:
+    return value if "/" not in value else _refuse(name, value, "a file's name, without its folder")
+
+
+def _is_address(text: str, family: int) -> bool:
+    try:
+        return ipaddress.ip_interface(text).version == family
+    except ValueError:
+        return False
+
+
+def _address(family: int) -> Callable[[str, str], str]:
+    def read(name: str, value: str) -> str:
+        if value in ("autodetect", "none") or _is_address(value, family):
+            return value
+        _refuse(name, value, f"autodetect, none, or an IPv{family} address with or without its prefix length")
+
+    return read
+
+
+def _as_number(name: str, value: str) -> str:
+    return value if parse_as_number(value) else _refuse(name, value, "an AS number, 64512 or 1.10")
+
+
+def _router_id(name: str, value: str) -> str:
+    if value == "hash" or ("/" not in value and _is_address(value, 4)):
+        return value
+    _refuse(name, value, "an IPv4 address or hash")
+
+
+_METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or kubernetes-internal-ip"
+
+
+def _autodetection(name: str, value: str) -> Autodetection:
+    method, equals, text = value.partition("=")
+    arguments = tuple(part for part in re.split(r"\s*,\s*", text.strip()) if part)
+    match method:
+        case "first-found" | "kubernetes-internal-ip" if not equals:
+            return Autodetection(method)
+        case "can-reach" if len(arguments) == 1:
+            return Autodetection(method, arguments)
+        case "interface" | "skip-interface" if arguments and all(map(_is_pattern, arguments)):
+            return Autodetection(method, arguments)
+        case "cidr" if arguments and all(_is_cidr(part) for part in arguments):
+            return Autodetection(method, arguments)
+    _refuse(name, value, _METHODS)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def _is_cidr(text: str) -> bool:
+    return "/" in text and (_is_address(text, 4) or _is_address(text, 6))
 
 
 def _path(name: str, value: str) -> Path:
@@ -125,16 +219,23 @@ def _seconds(name: str, value: str) -> float:
     return seconds if seconds >= 0 else _refuse(name, value, "a number of seconds, 0 or more")
 
 
+def _label(name: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+        _refuse(name, value, "a namespace's name: lower-case letters, digits, dashes (RFC 1123)")
+    return value
+
+
 def _hold_time(name: str, value: str) -> int:
-    if not value.isdecimal() or not (int(value) == 0 or 3 <= int(value) <= 65535):
+    if not (value.isascii() and value.isdecimal()) or not (int(value) == 0 or 3 <= int(value) <= 65535):
         _refuse(name, value, "0 or 3 to 65535 seconds (RFC 4271 4.2)")
     return int(value)
 
 
 def _flag(name: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        _refuse(name, value, "true or false")
-    return value.lower() == "true"
+    lowered = value.lower()
+    if lowered in ("true", "1", "yes", "y", "t"):
+        return True
+    return False if lowered in ("false", "0", "no", "n", "f") else _refuse(name, value, "true or false")
 
 
 def _datastore(name: str, value: str) -> str:
@@ -159,15 +260,17 @@ _READERS = (
     ("CALIPY_RUN_DIR", "run_folder", _path),
     ("CALIPY_STATE_DIR", "state_folder", _path),
     ("CNI_NET_DIR", "cni_configuration_folder", _path),
-    ("CNI_CONF_NAME", "cni_configuration_name", _text),
+    ("CNI_CONF_NAME", "cni_configuration_name", _file_name),
     ("CALIPY_STATUS_GRACE_PERIOD", "status_grace_period_s", _seconds),
-    ("IP", "ip", _text),
-    ("IP6", "ip6", _text),
-    ("AS", "as_number", _text),
-    ("CALICO_ROUTER_ID", "router_id", _text),
+    ("IP", "ip", _address(4)),
+    ("IP6", "ip6", _address(6)),
+    ("IP_AUTODETECTION_METHOD", "ip_method", _autodetection),
+    ("IP6_AUTODETECTION_METHOD", "ip6_method", _autodetection),
+    ("AS", "as_number", _as_number),
+    ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
-    ("NAMESPACE", "namespace", _text),
+    ("NAMESPACE", "namespace", _label),
     ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),
@@ -183,20 +286,51 @@ def _has_pool(environment: Mapping[str, str], family: int) -> bool:
 def _pool(environment: Mapping[str, str], family: int) -> DefaultPool:
     """The defaults are calico/node's: NAT outgoing on for IPv4, off for IPv6; no encapsulation."""
 
-    def setting(name: str, default: str) -> str:
-        return environment.get(f"CALICO_IPV{family}POOL_{name}") or default
+    def setting(name: str, default: str, reader: Callable[[str, str], T]) -> T:
+        full = f"CALICO_IPV{family}POOL_{name}"
+        return reader(full, environment.get(full) or default)
 
-    size = setting("BLOCK_SIZE", "0")
-    if not size.isdecimal():
-        _refuse(f"CALICO_IPV{family}POOL_BLOCK_SIZE", size, "a prefix length")
     return DefaultPool(
-        cidr=setting("CIDR", ""),
-        block_size=int(size),
-        nat_outgoing=_flag(
-            f"CALICO_IPV{family}POOL_NAT_OUTGOING", setting("NAT_OUTGOING", "true" if family == 4 else "false")
-        ),
-        vxlan=setting("VXLAN", "Never"),
-        ipip=setting("IPIP", "Never") if family == 4 else "Never",
-        node_selector=setting("NODE_SELECTOR", "all()"),
-        disable_bgp_export=_flag(f"CALICO_IPV{family}POOL_DISABLE_BGP_EXPORT", setting("DISABLE_BGP_EXPORT", "false")),
+        cidr=setting("CIDR", "", _range(family)),
+        block_size=setting("BLOCK_SIZE", "26" if family == 4 else "122", _block_size(family)),
+        nat_outgoing=setting("NAT_OUTGOING", "true" if family == 4 else "false", _flag),
+        vxlan=setting("VXLAN", "Never", _encapsulation),
+        ipip=setting("IPIP", "Never", _encapsulation) if family == 4 else "Never",
+        node_selector=setting("NODE_SELECTOR", "all()", _selector),
+        disable_bgp_export=setting("DISABLE_BGP_EXPORT", "false", _flag),
     )
+
+
+def _range(family: int) -> Callable[[str, str], str]:
+    def read(name: str, value: str) -> str:
+        if not _is_cidr(value) or not _is_address(value, family):
+            _refuse(name, value, f"an IPv{family} CIDR, or none")
+        found = ipaddress.ip_interface(value)
+        fits = found.ip == found.network.network_address
+        return value if fits else _refuse(name, value, f"masked, {found.network}")
+
+    return read
+
+
+def _block_size(family: int) -> Callable[[str, str], int]:
+    low, high = (20, 32) if family == 4 else (116, 128)
+
+    def read(name: str, value: str) -> int:
+        if not (value.isascii() and value.isdecimal()) or not low <= int(value) <= high:
+            _refuse(name, value, f"a prefix length, {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _encapsulation(name: str, value: str) -> str:
+    modes = {"never": "Never", "off": "Never", "always": "Always", "crosssubnet": "CrossSubnet"}
+    return modes.get(value.lower()) or _refuse(name, value, "Never, Always or CrossSubnet")
+
+
+def _selector(name: str, value: str) -> str:
+    try:
+        parse(value)
+    except SelectorError as error:
+        _refuse(name, value, f"a selector ({error})")
+    return value

@@ -27,6 +27,7 @@ class Answers:
         health: Health,
         *,
         obstacle: Callable[[], str],
+        refused: Callable[[], Mapping[str, str]],
         sessions: Callable[[], tuple[SessionReport, ...]],
         repairs: Callable[[], Mapping[str, int]],
     ) -> None:
@@ -37,6 +38,7 @@ class Answers:
         self._endpoints = endpoints
         self._health = health
         self._obstacle = obstacle
+        self._refused = refused
         self._sessions = sessions
         self._repairs = repairs
 
@@ -56,6 +58,7 @@ class Answers:
             in_sync=self._dataplane.first_apply.is_set(),
             obstacle=self._obstacle(),
             problems=self._health.problems(self._health.ready),
+            refused=self._refused(),
             sessions=self._sessions(),
             endpoints=len(self._endpoints.attached),
             drivers=tuple(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 from calipy.datastore.batches import Batch
-from calipy.datastore.mirror import Mirror
+from calipy.datastore.stores import Stored
 from calipy.felix.calc.world import Bookmark, Event, ResourceGone, ResourcePut
 from calipy.ipam.allocator import Inputs
 from calipy.resources import block_affinities, ip_pools, ip_reservations, ipam_configurations, kinds, nodes
@@ -18,6 +18,21 @@ from calipy.resources.ip_reservations import IPReservation
 from calipy.resources.ipam_configurations import IPAMConfiguration
 from calipy.resources.metadata import Key, Kind, Refused, Resource, accept
 from calipy.resources.nodes import Node
+from calipy.telemetry import Pulse
+
+
+class Source(Protocol):
+    """Where the news come from: a mirror of the store."""
+
+    def batches(self) -> AsyncIterator[Batch]:
+        """What has happened, without end."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[Key, str]:
+        """Objects that can't be decoded now, and why."""
+        ...
+
 
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
@@ -42,62 +57,110 @@ def watched() -> tuple[Kind[Any], ...]:
 
 
 class Feed(Inputs):
-    """The newest accepted value of everything that the agent follows. A value that isn't accepted is logged, and the
-    last good one stays in force."""
+    """The newest accepted value of everything that the agent follows. A value that isn't accepted is logged and
+    counted as refused, and the last good one stays in force."""
 
-    def __init__(self, mirror: Mirror, node: str) -> None:
+    def __init__(self, mirror: Source, node: str) -> None:
         self._mirror = mirror
         self._node = node
         self._values: dict[str, dict[Key, Resource]] = {name: {} for name in WATCHED}
+        self._pools: dict[Key, tuple[IPPool, int]] = {}
+        """Pools that are right by themselves, with their revisions; not all of them may be in force together."""
+        self._judged_pools: tuple[IPPool, ...] | None = None
+        """As judged together; None = something has changed since."""
+        self._refused: dict[Key, str] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.in_sync = asyncio.Event()
-        self.refused: dict[Key, str] = {}
-        self._pools: tuple[IPPool, ...] | None = None
-        """As judged together; None = something has changed since."""
+        self.pulse = Pulse()
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
         """`listener` is called with the kinds that have changed, after each batch once in sync."""
         self._listeners.append(listener)
 
+    @property
+    def refused(self) -> Mapping[Key, str]:
+        """Objects that are refused now, and why: those that can't be decoded included."""
+        return {**self._mirror.unreadable, **self._refused}
+
     async def run(self, post: Callable[[Sequence[Event]], object]) -> None:
         """Follows the mirror without end."""
         async for batch in self._mirror.batches():
-            events = self._take(batch)
-            if events:
-                post(events)
-            if batch.in_sync:
-                self.in_sync.set()
-                changed = frozenset(event.object.key.kind for event in batch.events if event.object)
-                for listener in self._listeners:
-                    listener(changed)
+            with self.pulse.turn():
+                self._hand_on(batch, post)
+
+    def _hand_on(self, batch: Batch, post: Callable[[Sequence[Event]], object]) -> None:
+        events = self._take(batch)
+        if events:
+            post(events)
+        if batch.in_sync:
+            self.in_sync.set()
+            changed = frozenset(event.object.key.kind for event in batch.events if event.object)
+            for listener in self._listeners:
+                listener(changed)
 
     def _take(self, batch: Batch) -> list[Event]:
         events: list[Event] = []
         for event in batch.events:
             if event.object is None:
                 continue
-            if event.object.key.kind == ip_pools.KIND.name:
-                self._pools = None
-            key, values = event.object.key, self._values[event.object.key.kind]
             if event.type == "deleted":
-                values.pop(key, None)
-                self.refused.pop(key, None)
-                events.append(ResourceGone(key, event.revision))
-            elif self._accepted(key, event.object.value):
-                values[key] = event.object.value
-                events.append(ResourcePut(key, event.object.value, event.revision))
+                events += self._gone(event.object.key, event.revision)
+            else:
+                events += self._put(event.object)
+        if any(event.object and event.object.key.kind == "IPPool" for event in batch.events):
+            events += self._settle_pools(batch.revisions.get("IPPool", 0))
         events.extend(Bookmark(kind, revision) for kind, revision in batch.revisions.items())
         return events
 
-    def _accepted(self, key: Key, value: Resource) -> bool:
+    def _gone(self, key: Key, revision: int) -> list[Event]:
+        self._refused.pop(key, None)
+        self._pools.pop(key, None)
+        return [ResourceGone(key, revision)] if self._values[key.kind].pop(key, None) is not None else []
+
+    def _put(self, stored: Stored[Any]) -> list[Event]:
+        key, value = stored.key, stored.value
+        held = self._pools[key][0] if key in self._pools else self._values[key.kind].get(key)
+        same = held is not None and held.metadata.uid == value.metadata.uid
         try:
-            accept(kinds.BY_NAME[key.kind], value)
+            accept(kinds.BY_NAME[key.kind], value, held if same else None)
         except Refused as error:
-            self.refused[key] = str(error)
-            log.error("%s; its last good version stays in force", error)
-            return False
-        self.refused.pop(key, None)
-        return True
+            # What is held of another object, deleted since, has no claim to stay.
+            gone = [] if same or held is None else self._gone(key, stored.revision)
+            self._refuse(key, f"{error}; {'its last good version stays in force' if same else 'it is left out'}")
+            return gone
+        if key.kind == "IPPool":
+            self._pools[key] = (value, stored.revision)
+            return []
+        self._accept(key)
+        self._values[key.kind][key] = value
+        return [ResourcePut(key, value, stored.revision)]
+
+    def _settle_pools(self, revision: int) -> list[Event]:
+        """Which pools are in force is decided over all of them: one that overlaps an older one waits."""
+        self._judged_pools = None
+        beaten = ip_pools.overlaps(pool for pool, _ in self._pools.values())
+        held = self._values["IPPool"]
+        events: list[Event] = []
+        for key, (pool, put_at) in self._pools.items():
+            if key.name in beaten:
+                self._refuse(key, f"{Refused(str(key), [beaten[key.name]])}; it is left out")
+                if held.pop(key, None) is not None:
+                    events.append(ResourceGone(key, revision))
+                continue
+            if pool is not held.get(key):
+                held[key] = pool
+                events.append(ResourcePut(key, pool, put_at))
+                self._accept(key)
+        return events
+
+    def _refuse(self, key: Key, reason: str) -> None:
+        if self._refused.get(key) != reason:
+            log.error("%s", reason)
+        self._refused[key] = reason
+
+    def _accept(self, key: Key) -> None:
+        if self._refused.pop(key, None) is not None:
+            log.info("%s is accepted again", key)
 
     def all(self, kind: Kind[R]) -> list[R]:
         """The accepted objects of a kind, by key."""
@@ -111,13 +174,10 @@ class Feed(Inputs):
     # --- what the allocator reads ---
 
     def pools(self) -> Sequence[IPPool]:
-        """All pools; those that overlap an older one are not allocatable."""
-        if self._pools is None:
-            self._pools = ip_pools.judged(self.all(ip_pools.KIND))
-            for pool in self._pools:
-                if pool.hindrance:
-                    log.warning("IPPool/%s %s", pool.metadata.name, pool.hindrance)
-        return self._pools
+        """All pools that are right by themselves; one that overlaps an older one is not allocatable, and says so."""
+        if self._judged_pools is None:
+            self._judged_pools = ip_pools.judged(pool for pool, _ in self._pools.values())
+        return self._judged_pools
 
     def reservations(self) -> Sequence[IPReservation]:
         """All reservations."""

@@ -7,23 +7,24 @@ store is in sync; then what earlier agents left is taken over. SIGTERM ends the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from aiohttp import web
-
 from calipy import logs
+from calipy.agent import figures
 from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
 from calipy.agent.feed import Feed, watched
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses, WorkloadLinks
+from calipy.agent.live import LiveSettings, WarmRestart
+from calipy.agent.whereabouts import Whereabouts
 from calipy.cni import install, readiness, releases
 from calipy.cni.attachments import Attachments
 from calipy.cni.dispatch import Dispatcher
@@ -35,19 +36,20 @@ from calipy.cni.server import Server
 from calipy.cni.sites import Site
 from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
-from calipy.datastore.stores import Conflict, NotFound, Store, StoreError, Unavailable
+from calipy.datastore.stores import Conflict, NotFound, Store, StoreError
 from calipy.explain import query
 from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.world import AddressGone, AddressSeen, Event, LinkSeen
 from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.engine import Engine
 from calipy.ipam.allocator import Allocator
 from calipy.ipam.errors import IPAMError
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
-from calipy.node import addresses, bootstrap, files, identity, mtu, tunnels
-from calipy.node.health import health_application, metrics_application, serving
-from calipy.resources import nodes
+from calipy.node import bootstrap, files, identity, mtu, tunnels
+from calipy.node.health import Address, Listener, health_application, metrics_application
+from calipy.resources import felix_configurations
 from calipy.resources.felix_configurations import Value, from_file, from_variables
-from calipy.settings import SettingError, Settings, read
+from calipy.settings import Settings, read
 from calipy.telemetry import Health, Heartbeat, Metrics
 
 log = logging.getLogger("calipy.agent")
@@ -58,40 +60,49 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
     """Runs the agent until a signal ends it; its exit status: 0 for SIGTERM, 1 where a setting is wrong."""
     try:
         settings = read(os.environ)
+        style = log_format or settings.log_format
+        logs.configure(log_level or settings.log_level or "info", style)
         process = felix_settings(settings)
-    except (SettingError, ValueError) as error:
-        print(f"calipy agent: {error}")
+        for family, pool in settings.pools.items():
+            bootstrap.default_pool(family, pool)
+    except (OSError, ValueError) as error:
+        print(f"calipy agent: {error}", file=sys.stderr)
         return 1
-    logs.configure(log_level or settings.log_level, log_format or settings.log_format)
     with ThreadPoolExecutor(1, "kernel") as thread:
-        return asyncio.run(_until_signal(Agent(settings, process, thread)))
+        agent = Agent(settings, process, thread, log_level=log_level or settings.log_level)
+        return asyncio.run(_until_signal(agent))
 
 
 def felix_settings(settings: Settings) -> Mapping[str, Mapping[str, Value]]:
-    """Felix's parameters from file and environment. Raises ValueError naming the wrong one."""
+    """Felix's parameters from file and environment. Raises ValueError naming the wrong one, OSError for a file that
+    can't be read."""
     layers: dict[str, Mapping[str, Value]] = {}
     if settings.felix_file.exists():
         try:
-            layers["file"], unknown = from_file(settings.felix_file.read_text())
+            layers["file"], unknown = from_file(settings.felix_file.read_text(errors="replace"))
         except ValueError as error:
             raise ValueError(f"{settings.felix_file}: {error}") from error
         for name in unknown:
             log.warning("%s: %s is no parameter of Felix; it is ignored", settings.felix_file, name)
     layers["environment"], unknown = from_variables(settings.felix)
     for name in unknown:
-        log.warning("environment variable %s: that is no parameter of Felix; it is ignored", name)
+        log.warning("environment variable %s is no parameter of Felix; it is ignored", name)
     return layers
 
 
 async def _until_signal(agent: Agent) -> int:
+    """0 after SIGTERM or SIGINT, and where the settings ask for a warm restart."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(agent.run())
-        await stop.wait()
-        task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(agent.run())
+            await stop.wait()
+            task.cancel()
+    except* WarmRestart as ended:
+        log.warning("%s", ended.exceptions[0])
     return 0
 
 
@@ -99,11 +110,21 @@ class Agent:
     """One node's agent."""
 
     def __init__(
-        self, settings: Settings, process: Mapping[str, Mapping[str, Value]], thread: ThreadPoolExecutor
+        self,
+        settings: Settings,
+        process: Mapping[str, Mapping[str, Value]],
+        thread: ThreadPoolExecutor,
+        *,
+        log_level: str = "",
     ) -> None:
+        """`log_level` holds whatever logSeverityScreen says; empty = that."""
         self.settings = settings
+        self.live = LiveSettings(settings.node, process)
+        self.live.changed = self._follow
         self.thread = thread
-        self.metrics, self.health = Metrics(), Health()
+        self._log_level = log_level
+        self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
+        self.metrics.host.labels(settings.node).set(1)
         self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
         self.nftables, self.monitor = self.engine.nftables, self.engine.monitor
         self.areas, self.planner = self.engine.areas, self.engine.planner
@@ -112,20 +133,40 @@ class Agent:
         self.dataplane.on_repair = self._repaired
         self.links = WorkloadLinks(self.endpoints, self.monitor.links, self.monitor.addresses_of, self._repaired)
         self.engine.on_shaken = self.links.shaken
-        self.engine.on_settings = self._follow
-        self._settings_moved = asyncio.Event()
-        self._told_mtu = 0
+        figures.publish_kernel(self.metrics, self.dataplane, self.areas, self.endpoints)
+        self.calculator.pulse.ended = self.metrics.calculation_time.observe
         self.obstacle = "the agent is starting"
+        self.health.ready["FelixStartup"] = lambda: self.obstacle
         self.repairs: Counter[str] = Counter()
+        self._told_mtu = 0
+        self.listeners = (
+            Listener(
+                "health", lambda: health_application(self.health), self._health_address, "set healthPort or healthHost"
+            ),
+            Listener(
+                "metrics",
+                lambda: metrics_application(self.metrics),
+                self._metrics_address,
+                "set prometheusMetricsPort or prometheusMetricsHost",
+            ),
+        )
+        self._follow(self.live.current)
 
     async def run(self) -> None:
         """Everything, without end."""
+        async with asyncio.TaskGroup() as group:
+            for listener in self.listeners:
+                group.create_task(listener.run())
+            await self._run(group)
+
+    async def _run(self, group: asyncio.TaskGroup) -> None:
         await self.engine.guard()
-        self.monitor.start()
         store = await self._open_store()
-        await self._introduce(store)
+        await self.monitor.start()
+        await self._introduce(store, group)
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
+        self.feed.listen(self._reread)
         self.allocator = Allocator(store, self.settings.node, self.feed, time.time)
         self.bgp = Bgp(
             self.settings, store, self.feed, self.endpoints, self.dataplane, self.calculator.post, self.metrics
@@ -133,29 +174,27 @@ class Agent:
         site = self._site(store)
         removals = Removals(site)
         self._report(mirror)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_servers())
-            group.create_task(query.serve(self._path("query.sock"), self._answers().by_name()))
-            group.create_task(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
-            group.create_task(
-                readiness.keep(self._path("ready"), lambda: self.obstacle, self.settings.status_grace_period_s)
-            )
-            group.create_task(mirror.run())
-            group.create_task(self.feed.run(self.calculator.post))
-            await self.feed.in_sync.wait()
-            attached = [entry.endpoint for entry in site.attachments if entry.endpoint and entry.state == "attached"]
-            self.endpoints.restore(attached)
-            if self.bgp.wanted:
-                self.bgp.hold_leftovers()
-                group.create_task(self.bgp.run())
-            group.create_task(self.calculator.run())
-            group.create_task(self.dataplane.run())
-            group.create_task(self._resync())
-            await self.dataplane.first_apply.wait()
-            group.create_task(self._keep_tunnels(store))
-            self._open_for_pods()
-            group.create_task(releases.replay(removals, asyncio.Event()))
-            group.create_task(self._measure_lag())
+        group.create_task(self._measure_lag())
+        group.create_task(query.serve(self._path("query.sock"), self._answers().by_name()))
+        group.create_task(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
+        group.create_task(
+            readiness.keep(self._path("ready"), lambda: self.obstacle, self.settings.status_grace_period_s)
+        )
+        group.create_task(mirror.run())
+        group.create_task(self.feed.run(self.calculator.post))
+        await self.feed.in_sync.wait()
+        attached = [entry.endpoint for entry in site.attachments if entry.endpoint and entry.state == "attached"]
+        self.endpoints.restore(attached)
+        if self.bgp.wanted:
+            self.bgp.hold_leftovers()
+            group.create_task(self.bgp.run())
+        group.create_task(self.calculator.run())
+        group.create_task(self.dataplane.run())
+        group.create_task(self._resync())
+        await self.dataplane.first_apply.wait()
+        group.create_task(self._keep_tunnels(store))
+        self._open_for_pods()
+        group.create_task(releases.replay(removals, asyncio.Event()))
 
     # --- start-up ---
 
@@ -163,36 +202,44 @@ class Agent:
         from calipy.datastore.sqlite import SQLiteStore
 
         path = Path(self.settings.datastore.removeprefix("sqlite:"))
+        store: Store | None = None
         while True:
             try:
-                return await SQLiteStore.open(path)
-            except Unavailable as error:
-                log.error("%s", error)
+                store = store or await SQLiteStore.open(path)
+                self.engine.adopt(await self.live.read(store))
+                return store
+            except StoreError as error:
+                if str(error) != self.obstacle:
+                    log.error("%s", error)
+                self.obstacle = str(error)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _introduce(self, store: Store) -> None:
+    async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> None:
         """First objects of the cluster, this node's own object, and where it is."""
-        settings = self.settings
-        notes: dict[str, str | None] = {nodes.AS_NUMBER: settings.as_number or None}
-        for family, asked, note in ((4, settings.ip, nodes.IPV4_ADDRESS), (6, settings.ip6, nodes.IPV6_ADDRESS)):
-            notes[note] = addresses.choose(asked, family, self.monitor.links, self.monitor.addresses)
-        while True:
-            try:
-                await bootstrap.ensure_cluster(store, {} if settings.no_default_pools else settings.pools)
-                await identity.ensure(store, settings.node)
-                await identity.annotate(store, settings.node, notes)
-                break
-            except StoreError as error:
-                log.error("this node can't be introduced: %s", error)
-                await asyncio.sleep(_RETRY_S)
-        files.put(settings.state_folder / "nodename", f"{settings.node}\n")
+        self.obstacle = "this node is not introduced yet"
+        whereabouts = Whereabouts(store, self.settings, self.monitor, self.thread)
+        self.health.ready["NodeAddress"] = lambda: whereabouts.problem
+        self.engine.on_news = lambda events: whereabouts.moved() if self._is_of_host(events) else None
+        await whereabouts.introduce()
+        group.create_task(whereabouts.keep())
+        files.put(self.settings.state_folder / "nodename", f"{self.settings.node}\n")
+        self.obstacle = "the agent is starting"
+
+    def _is_of_host(self, events: Sequence[Event]) -> bool:
+        """Whether links other than workloads', or their addresses, have moved."""
+        workloads = self.monitor.workload_links
+        return any(
+            (isinstance(event, AddressSeen | AddressGone) and event.address.index not in workloads)
+            or (isinstance(event, LinkSeen) and event.link.index not in workloads)
+            for event in events
+        )
 
     def _site(self, store: Store) -> Site:
         kernel = Wires(self.settings.sysctl_folder, self.thread)
         self.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
-            interface_prefix=self.engine.settings.interface_prefixes[0],
+            interface_prefix=self.live.current.interface_prefixes[0],
             mtu=self.pod_mtu,
             families=lambda: tuple(sorted({pool.family for pool in self.feed.pools()})),
             obstacle=lambda: self.obstacle,
@@ -261,46 +308,19 @@ class Agent:
 
     async def _measure_lag(self) -> None:
         """How late the loop is; also its sign of life."""
-        beat = Heartbeat(30)
-        self.health.live["event loop"] = beat
         while True:
             due = time.monotonic() + 1.0
             await asyncio.sleep(1.0)
             self.metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
-            beat.beat()
-
-    async def _keep_servers(self) -> None:
-        """Health and metrics are served as the settings in force say."""
-        while True:
-            felix = self.engine.settings
-            async with contextlib.AsyncExitStack() as stack:
-                if felix.health_enabled:
-                    await self._serve(stack, "health", health_application(self.health))
-                if felix.prometheus_metrics_enabled:
-                    await self._serve(stack, "prometheusMetrics", metrics_application(self.metrics))
-                while _servers(self.engine.settings) == _servers(felix):
-                    self._settings_moved.clear()
-                    await self._settings_moved.wait()
-
-    async def _serve(self, stack: contextlib.AsyncExitStack, name: str, application: web.Application) -> None:
-        felix = self.engine.settings
-        host, port = felix.health_host, felix.health_port
-        if name != "health":
-            host, port = felix.prometheus_metrics_host, felix.prometheus_metrics_port
-        try:
-            await stack.enter_async_context(serving(application, host, port))
-        except OSError as error:
-            log.error("%sHost %s, %sPort %d: can't be served: %s", name, host or "*", name, port, error)
+            self.heartbeat.beat()
 
     # --- small things ---
 
-    def _follow(self, felix: FelixSettings) -> None:
-        """Settings have changed."""
-        if "logSeverityScreen" in felix.sources:
-            logging.getLogger().setLevel(logs.LEVELS[felix.log_severity_screen])
-        self._settings_moved.set()
-        if not self.obstacle:
-            self._tell_mtu()
+    def pod_mtu(self) -> int:
+        """The MTU that pods get."""
+        felix = self.live.current
+        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _tell_mtu(self) -> None:
         """Writes the pods' MTU where Calico's tools look for it."""
@@ -308,12 +328,6 @@ class Agent:
         if bytes_ != self._told_mtu:
             files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
             self._told_mtu = bytes_
-
-    def pod_mtu(self) -> int:
-        """The MTU that pods get."""
-        felix = self.engine.settings
-        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
-        return mtu.pod_mtu(host, self.feed.pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name
@@ -331,6 +345,7 @@ class Agent:
             self.endpoints,
             self.health,
             obstacle=lambda: self.obstacle,
+            refused=lambda: {str(key): why for key, why in self.feed.refused.items()},
             sessions=self.bgp.sessions,
             repairs=lambda: dict(self.repairs),
         )
@@ -340,19 +355,35 @@ class Agent:
 
     def _report(self, mirror: Mirror) -> None:
         ready = self.health.ready
-        ready["start-up"] = lambda: self.obstacle
-        ready["datastore"] = lambda: "; ".join(c.error for c in mirror.connections.values() if c.error)
+        ready["CalculationGraph"] = lambda: "" if self.feed.in_sync.is_set() else "not in sync with the datastore yet"
+        ready["InternalDataplaneMainLoop"] = lambda: (
+            "" if self.dataplane.first_apply.is_set() else "the kernel hasn't been brought up to date yet"
+        )
+        ready["Datastore"] = lambda: "; ".join(sorted({c.error for c in mirror.connections.values() if c.error}))
         ready["BGP"] = self.bgp.problem
-        ready["kernel"] = lambda: "; ".join(self.dataplane.refused.values())
+        ready["Kernel"] = lambda: "; ".join(self.dataplane.refused.values())
+        figures.watch_loops(self.health, self.calculator, self.dataplane, self.feed, self.heartbeat)
+        figures.publish_store(self.metrics, self.feed, mirror)
 
+    # --- settings that the agent follows itself ---
 
-def _servers(felix: FelixSettings) -> tuple[object, ...]:
-    """What the servers depend on."""
-    return (
-        felix.health_enabled,
-        felix.health_host,
-        felix.health_port,
-        felix.prometheus_metrics_enabled,
-        felix.prometheus_metrics_host,
-        felix.prometheus_metrics_port,
-    )
+    def _reread(self, kinds: frozenset[str]) -> None:
+        if kinds & {"FelixConfiguration", "Node"}:
+            self.live.follow(self.feed.all(felix_configurations.KIND), self.feed.node_labels())
+
+    def _follow(self, settings: FelixSettings) -> None:
+        logs.set_level(self._log_level or settings.log_severity_screen)
+        self.health.overrides = settings.health_timeout_overrides
+        for listener in self.listeners:
+            listener.follow()
+        if not self.obstacle:
+            self._tell_mtu()
+
+    def _health_address(self) -> Address | None:
+        felix = self.live.current
+        return (felix.health_host, felix.health_port) if felix.health_enabled else None
+
+    def _metrics_address(self) -> Address | None:
+        felix = self.live.current
+        address = (felix.prometheus_metrics_host, felix.prometheus_metrics_port)
+        return address if felix.prometheus_metrics_enabled else None

@@ -81,6 +81,11 @@ class Mirror:
         return self._replica.in_sync
 
     @property
+    def unreadable(self) -> Mapping[Key, str]:
+        """Objects of the kinds followed that can't be decoded, and why: they stay at their last good version."""
+        return {key: reason for key, reason in self._store.unreadable.items() if key.kind in self._connections}
+
+    @property
     def connected(self) -> bool:
         """True while every kind is listed and watched."""
         return all(connection.up for connection in self._connections.values())

@@ -15,6 +15,8 @@ class Misfits:
 
     def __init__(self) -> None:
         self._logged: dict[Key, int] = {}
+        self.reasons: dict[Key, str] = {}
+        """Objects that can't be decoded now, and why."""
 
     def stored(self, kind: Kind[R], key: Key, uid: str, revision: int, text: str | bytes) -> Stored[R] | None:
         """The object, or None if it can't be decoded: the reason is in the log."""
@@ -23,14 +25,21 @@ class Misfits:
         except Refused as refused:
             self._log(key, revision, refused)
             return None
-        self._logged.pop(key, None)
+        self.forget(key)
         return Stored(key=key, uid=uid, revision=revision, value=value)
 
     def forget(self, key: Key) -> None:
-        """The object is gone."""
+        """The object is gone, or sound."""
         self._logged.pop(key, None)
+        self.reasons.pop(key, None)
+
+    def restart(self, kind: str) -> None:
+        """All objects of a kind are about to be read."""
+        for key in [key for key in self.reasons if key.kind == kind]:
+            del self.reasons[key]
 
     def _log(self, key: Key, revision: int, refused: Refused) -> None:
+        self.reasons[key] = str(refused)
         if self._logged.get(key) != revision:
             self._logged[key] = revision
             _LOG.error("%s at revision %d can't be read and is left out: %s", key, revision, refused)

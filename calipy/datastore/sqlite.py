@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from calipy.datastore import sqlite_schema as sql
@@ -24,7 +25,7 @@ from calipy.datastore.sqlite_pages import pages
 from calipy.datastore.sqlite_tails import ring
 from calipy.datastore.sqlite_watches import Watches
 from calipy.datastore.sqlite_writes import Writes
-from calipy.datastore.stores import Event, NotFound, Page, Store, Stored
+from calipy.datastore.stores import Event, Expired, NotFound, Page, Store, Stored
 from calipy.resources.metadata import Key, Kind, R, Refused, accept, decode
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class SQLiteStore(Store):
         parameters = (key.kind, key.namespace, key.name)
         found = await self._file.patiently(lambda: self._connection.execute(sql.GET, parameters).fetchone())
         if found is None:
+            self._misfits.forget(key)
             raise NotFound(f"{key} does not exist in {self._file.path}")
         revision, uid, text = found
         return Stored(key=key, uid=uid, revision=revision, value=_decode_named(kind, key, text))
@@ -75,6 +77,8 @@ class SQLiteStore(Store):
         self, kind: Kind[R], *, namespace: str = "", labels: Mapping[str, str] | None = None, page_size: int = 500
     ) -> AsyncIterator[Page[R]]:
         """All pages show one moment: they are read in one snapshot. Between two, the loop has its turn."""
+        if not namespace and not labels:
+            self._misfits.restart(kind.name)
         found = pages(self._file, kind.name, namespace=namespace, labels=labels or {}, page_size=page_size)
         async with aclosing(found):
             async for revision, rows in found:
@@ -90,6 +94,9 @@ class SQLiteStore(Store):
                     yield Event(type="bookmark", revision=row)
                 elif stored := self._stored(kind, row):
                     yield Event(type="deleted" if row.deleted else "put", revision=row.revision, object=stored)
+                elif row.deleted:
+                    key = Key(row.kind, row.name, row.namespace)
+                    raise Expired(f"{key} was deleted, and can't be decoded to be told of; list again")
 
     async def create(self, kind: Kind[R], value: R) -> Stored[R]:
         """Stores a new object; raises Exists, Refused."""
@@ -108,6 +115,11 @@ class SQLiteStore(Store):
     async def delete(self, kind: Kind[R], old: Stored[R]) -> None:
         """Deletes the object, or marks it while it has finalizers. Raises Conflict, NotFound."""
         await self._write(lambda: self._writes.delete(old, at=self._timestamp()))
+
+    @property
+    def unreadable(self) -> Mapping[Key, str]:
+        """Objects that listings and watches have left out because they can't be decoded, and why. A live view."""
+        return MappingProxyType(self._misfits.reasons)
 
     async def close(self) -> None:
         """Ends watches with Unavailable and lets go of the file."""

@@ -97,6 +97,11 @@ class Store(Protocol):
         """Deletes the object if it is still `old` (uid and revision); raises Conflict, NotFound."""
         ...
 
+    @property
+    def unreadable(self) -> Mapping[Key, str]:
+        """Objects that listings and watches have left out because they can't be decoded, and why. A live view."""
+        ...
+
     async def close(self) -> None:
         """Lets go of files and connections."""
         ...

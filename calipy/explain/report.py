@@ -81,6 +81,8 @@ class NodeReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """Why it can't attach pods now."""
     problems: Mapping[str, str] = {}
     """What readiness complains of, by reporter."""
+    refused: Mapping[str, str] = {}
+    """Objects of the store that are not accepted, and why."""
     sessions: tuple[SessionReport, ...] = ()
     endpoints: int = 0
     drivers: tuple[DriverReport, ...] = ()

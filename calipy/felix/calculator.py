@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from calipy.felix.calc.change import Change
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.world import Event
+from calipy.telemetry import Pulse
 
 SLICE_S = 0.005
 """How long a flush may hold the loop in one go."""
@@ -22,6 +23,7 @@ class Calculator:
         self._submit = submit
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[int]] = []
+        self.pulse = Pulse()
 
     def post(self, events: Iterable[Event]) -> asyncio.Future[int]:
         """Takes events in. The future gives the serial under which the dataplane got what they moved."""
@@ -37,7 +39,8 @@ class Calculator:
             await self._wake.wait()
             self._wake.clear()
             waiting, self._waiting = self._waiting, []
-            serial = self._submit(await self._flush())
+            with self.pulse.turn():
+                serial = self._submit(await self._flush())
             for future in waiting:
                 if not future.done():
                     future.set_result(serial)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,11 +19,14 @@ from calipy.felix.calc.change import Change, NodeState, apply, merge
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
+from calipy.telemetry import Pulse
 
 log = logging.getLogger("calipy.felix.dataplane")
 
 INLINE_OPERATIONS = 256
 """Up to so many operations are written on the loop itself; more go to the kernel thread."""
+SLICE_S = 0.005
+"""How long the taking in of a change may hold the loop in one go."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 30.0
 RESYNC_EVERY_S = 0.8
 """Notices of foreign changes lead to at most one read of a driver in this time: so each is repaired within a second."""
@@ -53,6 +57,7 @@ class Area:
         self.writes = 0
         self.operations = 0
         self.reads = 0
+        self.refusals = 0
 
     def forget_retries(self) -> None:
         """An owner that is refused no more starts from the shortest delay the next time."""
@@ -87,6 +92,7 @@ class Dataplane:
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
+        self.pulse = Pulse()
 
     # --- what others ask for ---
 
@@ -176,14 +182,15 @@ class Dataplane:
             self._wake.clear()
             self._at_work = True
             serial = self._submitted
-            self._take()
-            for area in self._areas:
-                await self._settle(area)
+            with self.pulse.turn():
+                await self._take()
+                for area in self._areas:
+                    await self._settle(area)
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
 
-    def _take(self) -> None:
+    async def _take(self) -> None:
         change, self._pending = self._pending, None
         if change is None:
             return
@@ -192,9 +199,13 @@ class Dataplane:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
         self.state = apply(self.state, change)
+        until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
                 self._enter(area, plan)
+                if time.monotonic() >= until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + SLICE_S
 
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:
@@ -289,6 +300,7 @@ class Dataplane:
                 continue
             area.refused[owner] = reason
             count = area.retries.get(owner, 0)
+            area.refusals += 1
             level = logging.DEBUG if count else logging.ERROR
             log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
             closed = area.planner.closed(owner, self.state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from calipy.felix.calc.change import Change
 from calipy.felix.calc.configuration import merge
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.world import Event
 from calipy.felix.calculator import Calculator
 from calipy.felix.dataplane import Area, Dataplane
 from calipy.felix.drivers.links import LinksDriver
@@ -64,13 +65,13 @@ class Engine:
         self.dataplane = Dataplane(self.areas, thread)
         self.calculator = Calculator(Graph(node, process), self._submit)
         self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
-        self.monitor = Monitor(self.calculator.post, self.dataplane.notice, self, self.links, self.settings, namespace)
+        self.monitor = Monitor(self._news, self.dataplane.notice, self, self.links, self.settings, namespace)
         self.monitor.own_ports |= {self._socket.port, self.nftables.port}
         self.endpoints = Endpoints(self.calculator, self.dataplane)
         self.on_shaken: Callable[[Link], None] = lambda link: None
         """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
-        self.on_settings: Callable[[FelixSettings], None] = lambda settings: None
-        """Called with the settings in force whenever they have changed."""
+        self.on_news: Callable[[Sequence[Event]], None] = lambda events: None
+        """Called with all that the kernel tells of links, addresses and foreign routes."""
 
     async def guard(self) -> None:
         """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it: nobody
@@ -93,15 +94,24 @@ class Engine:
             if outcome.refusals or outcome.resync:
                 raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
 
+    def adopt(self, settings: FelixSettings) -> None:
+        """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""
+        self._follow(settings)
+
+    def _news(self, events: Sequence[Event]) -> None:
+        self.calculator.post(events)
+        self.on_news(events)
+
     def _submit(self, change: Change) -> int:
-        settings = change.settings
-        if settings is not None:
-            before, self.settings = self.settings, settings
-            self.monitor.follow(settings)
-            if settings.remove_external_routes and not before.remove_external_routes:
-                self.dataplane.notice("routes", "removeExternalRoutes was turned on")
-            self.on_settings(settings)
+        if change.settings is not None:
+            self._follow(change.settings)
         return self.dataplane.submit(change)
+
+    def _follow(self, settings: FelixSettings) -> None:
+        before, self.settings = self.settings, settings
+        self.monitor.follow(settings)
+        if settings.remove_external_routes and not before.remove_external_routes:
+            self.dataplane.notice("routes", "removeExternalRoutes was turned on")
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

@@ -122,9 +122,17 @@ class NetlinkSocket:
 
     def dump(self, message: Message) -> list[memoryview]:
         """The bodies of a dump's answers, of one consistent state. Raises OSError where the kernel refuses."""
+        bodies: list[memoryview] = []
+        for step in self.dump_slices(message):
+            bodies = step or bodies
+        return bodies
+
+    def dump_slices(self, message: Message) -> Iterator[list[memoryview] | None]:
+        """The same bit by bit: None after each datagram, at last the bodies. The socket is busy until then."""
         for _ in range(_DUMP_ATTEMPTS):
             try:
-                return self._dump(message)
+                yield from self._dump(message)
+                return
             except Interrupted:
                 continue
         raise OSError(errno.EAGAIN, f"netlink dump {message.kind}: interrupted {_DUMP_ATTEMPTS} times by changes")
@@ -143,7 +151,7 @@ class NetlinkSocket:
                     return packet.body
         raise OSError(errno.ENODATA, f"netlink request {message.kind}: no answer")
 
-    def receive(self, most: int = 500) -> list[Packet]:
+    def receive(self, most: int = 200) -> list[Packet]:
         """The notifications that wait, perhaps none, about `most` of them. Raises Overrun where some were lost."""
         packets: list[Packet] = []
         while True:
@@ -205,7 +213,7 @@ class NetlinkSocket:
                 return
             yield from unpack(data)
 
-    def _dump(self, message: Message) -> list[memoryview]:
+    def _dump(self, message: Message) -> Iterator[list[memoryview] | None]:
         self.dumps += 1
         sequence = self._number(1)
         self._send(pack([Message(message.kind, message.flags | DUMP, message.body)], sequence), 1)
@@ -223,5 +231,7 @@ class NetlinkSocket:
                 if packet.kind == DONE or (packet.kind == ERROR) or not packet.flags & MULTI:
                     if interrupted:
                         raise Interrupted
-                    return bodies
+                    yield bodies
+                    return
                 bodies.append(packet.body)
+            yield None

@@ -1,68 +1,180 @@
-"""Which address is this node's (calico.md 7, IP and IP6): given, looked up, or the first that fits. Pure."""
+"""Which address is this node's (calico.md 7, IP and IP6): given, or found by one of Calico's methods. Pure, but for
+`source_towards`, which asks the kernel."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct
 
 from calipy.model.links import Link, LinkAddress
+from calipy.settings import Autodetection
 
 _EXCLUDED = re.compile(
-    r"^(docker|cbr|dummy|podman|virbr|lxcbr|veth|lo$|br-|cali|tunl|flannel|kube-ipvs|cni|vxlan[.-]|wireguard|nodelocaldns)"
+    r"docker|cbr|dummy|podman|virbr|lxcbr|veth|lo|br-|cali|tunl|flannel|kube-ipvs|cni|vxlan(-v6)?\.calico"
+    r"|wireguard\.cali|wg-v6\.cali|nodelocaldns"
 )
+"""Begins of names of links that first-found and skip-interface pass over, as calico/node."""
 
 
 class NoAddress(ValueError):
     """No address could be taken; the message says what was asked for and what was considered."""
 
 
-def choose(setting: str, family: int, links: Mapping[int, Link], addresses: Iterable[LinkAddress]) -> str | None:
-    """The node's address of a family with its subnet's prefix length, `10.9.0.11/24`; None for `none`.
+class Evidence(Struct, frozen=True, gc=False, kw_only=True):
+    """What is known of this host."""
 
-    `setting` is IP's or IP6's value: `none`, `autodetect` (first-found), or an address, whose prefix length is the
-    link's own where it has none. Raises NoAddress.
+    links: Mapping[int, Link]
+    addresses: Iterable[LinkAddress]
+    current: str = ""
+    """The address that the node has had, 10.9.0.11/24. While a method still finds it, it stays."""
+    internal: tuple[str, ...] = ()
+    """InternalIPs of the Node object."""
+    source: str = ""
+    """For can-reach: the address from which the host would send to the destination."""
+    unreachable: str = ""
+    """For can-reach: why there is none."""
+
+
+class Choice(Struct, frozen=True, gc=False):
+    """The node's address with its subnet's prefix length, and what led to it."""
+
+    address: str
+    reason: str
+
+
+def choose(setting: str, method: Autodetection, family: int, evidence: Evidence) -> Choice | None:
+    """The node's address of a family; None where it has none and shall have none.
+
+    `setting` is IP's or IP6's value: `none` (an address that the node has stays), `autodetect`, or an address, whose
+    prefix length is the link's own where it has none. Raises NoAddress.
     """
     if setting == "none":
-        return None
-    mine = sorted(address for address in addresses if _family(address.address) == family)
-    if setting not in ("autodetect", ""):
-        return _given(setting, family, mine)
-    considered = []
-    for address in mine:
-        link = links.get(address.index)
-        problem = _problem(link, address)
-        if not problem:
-            return f"{address.address}/{address.prefix_length}"
-        considered.append(f"{address.address} on {link.name if link else address.index}: {problem}")
-    found = "; ".join(considered) or "no link has one"
-    raise NoAddress(f"no IPv{family} address for this node ({found}); set IP{'' if family == 4 else '6'} to one")
+        return Choice(evidence.current, "detection is off, the node's address stays") if evidence.current else None
+    if setting == "autodetect":
+        return _detected(method, family, evidence)
+    return _given(setting, evidence)
 
 
-def _given(setting: str, family: int, mine: Iterable[LinkAddress]) -> str:
-    name = "IP" if family == 4 else "IP6"
-    try:
-        interface = ipaddress.ip_interface(setting)
-    except ValueError as error:
-        raise NoAddress(f"{name} is {setting!r}: {error}; write an address, autodetect or none") from error
-    if interface.version != family:
-        raise NoAddress(f"{name} is {setting!r}: that is IPv{interface.version}; use the other variable")
-    for address in mine:
+def source_towards(destination: str, family: int) -> str:
+    """The address from which the kernel would send to `destination`; no packet is sent, but a name is looked up. Raises
+    OSError."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        probe.connect(socket.getaddrinfo(destination, 80, kind, socket.SOCK_DGRAM)[0][4])
+        return str(probe.getsockname()[0])
+
+
+def _given(setting: str, evidence: Evidence) -> Choice:
+    """calico/node takes an address that no link has (a NAT may have it), and says so."""
+    interface = ipaddress.ip_interface(setting)
+    for address in evidence.addresses:
         if address.address == str(interface.ip):
-            return setting if "/" in setting else f"{address.address}/{address.prefix_length}"
-    raise NoAddress(f"{name} is {setting!r}: no link of this node has that address; correct it or add the address")
+            name = _link_name(evidence.links, address)
+            return Choice(setting if "/" in setting else _spelled(address), f"given, and link {name} has it")
+    whole = setting if "/" in setting else str(interface)
+    return Choice(whole, "given, though no link of this node has it")
+
+
+def _detected(method: Autodetection, family: int, evidence: Evidence) -> Choice:
+    considered: list[str] = []
+    found: list[tuple[str, str]] = []
+    for address in _in_order(family, evidence):
+        name = _link_name(evidence.links, address)
+        problem = _problem(method, family, address, evidence)
+        if problem:
+            considered.append(f"{_spelled(address)} on {name}: {problem}")
+        else:
+            found.append((_spelled(address), name))
+    for whole, name in found:
+        if whole == evidence.current:
+            return Choice(whole, f"{method} still finds it on {name}")
+    if found:
+        whole, name = found[0]
+        return Choice(whole, f"{method} finds it on {name}")
+    said = "; ".join(considered) or "no link has one"
+    variable = "IP" if family == 4 else "IP6"
+    remedy = f"set {variable} to an address, or {variable}_AUTODETECTION_METHOD to another method"
+    raise NoAddress(f"no IPv{family} address for this node by {method} ({said}); {remedy}")
+
+
+def _in_order(family: int, evidence: Evidence) -> Iterator[LinkAddress]:
+    """calico/node's order: the newest link first. On one link, an address that shares its subnet with others before one
+    that stands alone (a virtual address, as a rule), then by number."""
+    mine = (address for address in evidence.addresses if _family(address.address) == family)
+    alone = 32 if family == 4 else 128
+
+    def rank(address: LinkAddress) -> tuple[int, bool, int]:
+        return -address.index, address.prefix_length == alone, int(ipaddress.ip_address(address.address))
+
+    yield from sorted(mine, key=rank)
+
+
+def _problem(method: Autodetection, family: int, address: LinkAddress, evidence: Evidence) -> str:
+    """Why the method doesn't take this address; empty if it does."""
+    link = evidence.links.get(address.index)
+    if link is None:
+        return "its link is not known"
+    general = _general_problem(link, address)
+    match method.method:
+        case "interface":
+            return general or _unless(_any(method.arguments, link.name), "the link's name doesn't match")
+        case "skip-interface":
+            skipped = _any(method.arguments, link.name)
+            return general or _excluded(link) or _unless(not skipped, "the link's name is to be skipped")
+        case "cidr":
+            return general or _unless(_within(method.arguments, address.address), "lies in none of the ranges")
+        case "can-reach":
+            return _reach_problem(method, address, evidence)
+        case "kubernetes-internal-ip":
+            ours = [text for text in evidence.internal if _family(text) == family]
+            told = f"the Node's InternalIP is {', '.join(ours)}" if ours else f"the Node has no IPv{family} InternalIP"
+            return _unless(address.address in ours, told)
+    return general or _excluded(link)
+
+
+def _general_problem(link: Link, address: LinkAddress) -> str:
+    parsed = ipaddress.ip_address(address.address)
+    if parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified:
+        return "not a global address"
+    return "" if link.up else "the link is down"
+
+
+def _excluded(link: Link) -> str:
+    return "a link of that name is never the node's" if _EXCLUDED.match(link.name) else ""
+
+
+def _reach_problem(method: Autodetection, address: LinkAddress, evidence: Evidence) -> str:
+    destination = method.arguments[0]
+    if not evidence.source:
+        return f"{destination} can't be reached: {evidence.unreachable or 'there is no route'}"
+    return _unless(address.address == evidence.source, f"{destination} is reached from {evidence.source}")
+
+
+def _any(patterns: Iterable[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _within(ranges: Iterable[str], text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return any(address in ipaddress.ip_network(cidr, strict=False) for cidr in ranges)
+
+
+def _unless(fine: bool, problem: str) -> str:
+    return "" if fine else problem
+
+
+def _spelled(address: LinkAddress) -> str:
+    return f"{address.address}/{address.prefix_length}"
+
+
+def _link_name(links: Mapping[int, Link], address: LinkAddress) -> str:
+    link = links.get(address.index)
+    return link.name if link else f"link {address.index}"
 
 
 def _family(address: str) -> int:
     return 6 if ":" in address else 4
-
-
-def _problem(link: Link | None, address: LinkAddress) -> str:
-    if link is None:
-        return "its link is not known"
-    if _EXCLUDED.match(link.name):
-        return "a link of that name is never the node's"
-    if not link.up:
-        return "the link is down"
-    parsed = ipaddress.ip_address(address.address)
-    return "not a global address" if parsed.is_link_local or parsed.is_loopback else ""

@@ -42,7 +42,8 @@ async def _ensure_information(store: Store) -> None:
         return
 
 
-async def _create_pool(store: Store, family: int, pool: DefaultPool) -> None:
+def default_pool(family: int, pool: DefaultPool) -> IPPool:
+    """The pool as an object. Raises Refused where it can't be one."""
     spec = convert(
         {
             "cidr": pool.cidr,
@@ -55,8 +56,11 @@ async def _create_pool(store: Store, family: int, pool: DefaultPool) -> None:
         },
         type=IPPoolSpec,
     )
-    value = IPPool(metadata=ObjectMeta(name=DEFAULT_POOL_NAMES[family]), spec=spec)
+    return accept(ip_pools.KIND, IPPool(metadata=ObjectMeta(name=DEFAULT_POOL_NAMES[family]), spec=spec))
+
+
+async def _create_pool(store: Store, family: int, pool: DefaultPool) -> None:
     try:
-        await store.create(ip_pools.KIND, accept(ip_pools.KIND, value))
+        await store.create(ip_pools.KIND, default_pool(family, pool))
     except Exists:
         return

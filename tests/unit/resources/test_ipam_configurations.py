@@ -13,6 +13,7 @@ RIGHT: list[dict[str, Any]] = [
     {},
     {"strictAffinity": True, "autoAllocateBlocks": False, "maxBlocksPerHost": 1_000_000},
     {"ipCooldownSeconds": 1200},
+    {"maxBlocksPerHost": 4},
 ]
 
 

@@ -1,0 +1,58 @@
+"""Health and metrics told by those who know: which reporter asks whom, and how long each loop may be silent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from calipy.agent.feed import Feed
+from calipy.conversion.pods import pod_addresses
+from calipy.datastore.mirror import Mirror
+from calipy.felix.calculator import Calculator
+from calipy.felix.dataplane import Area, Dataplane
+from calipy.felix.endpoints import Endpoints
+from calipy.resources import pods
+from calipy.telemetry import Health, Heartbeat, Metrics
+
+CALCULATION_MOST_S, DATAPLANE_MOST_S, FEED_MOST_S, LOOP_MOST_S = 30.0, 90.0, 30.0, 30.0
+"""How long a turn may last, or a beat be late; Felix's where it has the loop (dataplaneWatchdogTimeout)."""
+_WAITING, _LISTING, _IN_SYNC = 1, 2, 3
+
+
+def publish_kernel(metrics: Metrics, dataplane: Dataplane, areas: Sequence[Area], endpoints: Endpoints) -> None:
+    """What the kernel's keeper knows."""
+    metrics.endpoints.set_function(lambda: len(endpoints.attached))
+    metrics.routes.set_function(lambda: len(dataplane.state.routes) if dataplane.state else 0)
+    dataplane.pulse.ended = metrics.apply_time.observe
+    for name, meaning, attribute in (
+        ("felix_int_dataplane_failures", "Operations that the kernel has refused.", "refusals"),
+        ("calipy_dataplane_reads", "Times that the kernel was read.", "reads"),
+        ("calipy_dataplane_writes", "Batches written to the kernel.", "writes"),
+        ("calipy_dataplane_operations", "Objects put or deleted.", "operations"),
+    ):
+        metrics.counted(
+            name, meaning, lambda what=attribute: {area.driver.name: getattr(area, what) for area in areas}, "driver"  # type: ignore[misc]
+        )  # fmt: skip
+
+
+def publish_store(metrics: Metrics, feed: Feed, mirror: Mirror) -> None:
+    """What the store's follower knows."""
+    metrics.resync_state.set_function(
+        lambda: _IN_SYNC if feed.in_sync.is_set() else _LISTING if mirror.connected else _WAITING
+    )
+    metrics.hosts.set_function(lambda: len(feed.all_nodes()))
+    metrics.workloads.set_function(lambda: sum(bool(pod_addresses(pod)) for pod in feed.all(pods.KIND)))
+    metrics.counted_gauge(
+        "calipy_resources_refused",
+        "Objects that are refused now, by kind.",
+        lambda: Counter(key.kind for key in feed.refused),
+        "kind",
+    )
+
+
+def watch_loops(health: Health, calculator: Calculator, dataplane: Dataplane, feed: Feed, loop: Heartbeat) -> None:
+    """The long loops, by Felix's names where it has them: a turn that doesn't end, or a beat that doesn't come."""
+    health.watch("CalculationGraph", calculator.pulse.silent_s, CALCULATION_MOST_S)
+    health.watch("InternalDataplaneMainLoop", dataplane.pulse.silent_s, DATAPLANE_MOST_S)
+    health.watch("Datastore", feed.pulse.silent_s, FEED_MOST_S)
+    health.watch("EventLoop", loop.silent_s, LOOP_MOST_S)

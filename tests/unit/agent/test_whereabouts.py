@@ -1,0 +1,136 @@
+"""A node introduces itself, waits for an address where it has none, and follows the host's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from calipy.agent.whereabouts import Whereabouts
+from calipy.datastore.sqlite import SQLiteStore
+from calipy.model.links import Link, LinkAddress
+from calipy.node import identity
+from calipy.resources import cluster_informations, ip_pools, nodes
+from calipy.settings import read
+
+
+class Host:
+    """A host with one link; its addresses are the test's to choose."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.links = {2: Link(index=2, name="eth0", kind="", up=True, carrier=True, mtu=1500, mac="", alias="")}
+        self.addresses: set[LinkAddress] = set()
+        self.has(*addresses)
+
+    def has(self, *addresses: str) -> None:
+        pairs = (address.split("/") for address in addresses)
+        self.addresses = {LinkAddress(2, address, int(length)) for address, length in pairs}
+
+
+class Case:
+    """A node, its host and its store."""
+
+    def __init__(self, store: SQLiteStore, host: Host, environment: dict[str, str]) -> None:
+        self.store, self.host = store, host
+        settings = read({"NODENAME": "n1", **environment})
+        self.thread = ThreadPoolExecutor(1)
+        self.node = Whereabouts(store, settings, host, self.thread)
+
+    async def notes(self) -> dict[str, str]:
+        node = (await self.store.get(nodes.KIND, "n1")).value
+        return {name.removeprefix("projectcalico.org/"): text for name, text in node.metadata.annotations.items()}
+
+
+@pytest.fixture
+async def case(tmp_path: Path) -> AsyncIterator[Callable[..., Case]]:
+    store = await SQLiteStore.open(tmp_path / "store")
+    made: list[Case] = []
+
+    def make(host: Host, **environment: str) -> Case:
+        made.append(Case(store, host, environment))
+        return made[-1]
+
+    yield make
+    for found in made:
+        found.thread.shutdown()
+    await store.close()
+
+
+@asynccontextmanager
+async def running(work: Callable[[], object]) -> AsyncIterator[asyncio.Task[object]]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work())  # type: ignore[arg-type]
+        yield task
+        task.cancel()
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0)
+
+
+async def test_a_new_cluster_gets_its_first_objects_and_the_node_its_own(case: Callable[..., Case]) -> None:
+    found = case(
+        Host("10.9.0.11/24", "fd09::11/64"), IP6="autodetect", AS="64513", CALICO_IPV4POOL_CIDR="10.244.0.0/16"
+    )
+    await found.node.introduce()
+    assert await found.notes() == {
+        "IPv4Address": "10.9.0.11/24",
+        "IPv6Address": "fd09::11/64",
+        "ASNumber": "64513",
+    }
+    assert (await found.store.get(cluster_informations.KIND, "default")).value.spec.datastore_ready
+    assert (await found.store.get(ip_pools.KIND, "default-ipv4-ippool")).value.spec.block_size == 26
+
+
+async def test_an_as_number_that_the_operator_wrote_stays(case: Callable[..., Case]) -> None:
+    found = case(Host("10.9.0.11/24"))
+    await identity.ensure(found.store, "n1")
+    await identity.annotate(found.store, "n1", {nodes.AS_NUMBER: "64999"})
+    await found.node.introduce()
+    assert (await found.notes())["ASNumber"] == "64999"
+
+
+async def test_a_node_without_an_address_says_so_and_takes_one_when_it_comes(case: Callable[..., Case]) -> None:
+    found = case(Host("169.254.7.7/16"))
+    async with running(found.node.introduce) as introduced:
+        await until(lambda: found.node.problem)
+        assert "169.254.7.7/16 on eth0: not a global address" in found.node.problem
+        assert not introduced.done()
+        found.host.has("10.9.0.11/24")
+        found.node.moved()
+        await asyncio.wait_for(introduced, 10)
+        assert found.node.problem == ""
+        assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
+
+
+async def test_it_follows_the_hosts_addresses_and_keeps_the_last_where_none_is_left(case: Callable[..., Case]) -> None:
+    found = case(Host("10.9.0.11/24"))
+    await found.node.introduce()
+    async with running(found.node.keep):
+        found.host.has("10.9.0.9/24", "10.9.0.11/24")
+        found.node.moved()
+        await asyncio.sleep(0)
+        found.host.has("10.9.0.9/24")
+        found.node.moved()
+        notes: dict[str, str] = {}
+        async with asyncio.timeout(10):
+            while notes != {"IPv4Address": "10.9.0.9/24"}:
+                notes = await found.notes()
+                await asyncio.sleep(0)
+        found.host.has()
+        found.node.moved()
+        await until(lambda: found.node.problem)
+        assert found.node.problem.endswith("; the last one stays")
+        assert await found.notes() == {"IPv4Address": "10.9.0.9/24"}
+
+
+async def test_can_reach_asks_the_kernel(case: Callable[..., Case]) -> None:
+    found = case(Host("127.0.0.1/8", "10.9.0.11/24"), IP_AUTODETECTION_METHOD="can-reach=127.0.0.1")
+    await found.node.introduce()
+    assert await found.notes() == {"IPv4Address": "127.0.0.1/8"}

@@ -1,0 +1,137 @@
+"""Process settings from the environment: what each may be, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calipy.settings import Autodetection, DefaultPool, SettingError, read
+
+# variable | text | attribute | value
+RIGHT: list[tuple[str, str, str, Any]] = [
+    ("NODENAME", "n1.example.com", "node", "n1.example.com"),
+    ("CALIPY_DATASTORE", "sqlite:/tmp/x", "datastore", "sqlite:/tmp/x"),
+    ("CALIPY_RUN_DIR", "/tmp/run", "run_folder", Path("/tmp/run")),
+    ("CNI_CONF_NAME", "05-net.conflist", "cni_configuration_name", "05-net.conflist"),
+    ("CALIPY_STATUS_GRACE_PERIOD", "1.5", "status_grace_period_s", 1.5),
+    ("IP", "none", "ip", "none"),
+    ("IP", "10.9.0.11/24", "ip", "10.9.0.11/24"),
+    ("IP", "", "ip", "autodetect"),
+    ("IP6", "autodetect", "ip6", "autodetect"),
+    ("IP6", "fd00::1", "ip6", "fd00::1"),
+    ("IP_AUTODETECTION_METHOD", "first-found", "ip_method", Autodetection("first-found")),
+    ("IP_AUTODETECTION_METHOD", "can-reach=192.0.2.1", "ip_method", Autodetection("can-reach", ("192.0.2.1",))),
+    ("IP_AUTODETECTION_METHOD", "interface=eth.*, ens1", "ip_method", Autodetection("interface", ("eth.*", "ens1"))),
+    ("IP_AUTODETECTION_METHOD", "skip-interface=docker0", "ip_method", Autodetection("skip-interface", ("docker0",))),
+    ("IP_AUTODETECTION_METHOD", "cidr=10.0.0.0/8,fd::/8", "ip_method", Autodetection("cidr", ("10.0.0.0/8", "fd::/8"))),
+    ("IP6_AUTODETECTION_METHOD", "kubernetes-internal-ip", "ip6_method", Autodetection("kubernetes-internal-ip")),
+    ("AS", "1.10", "as_number", "1.10"),
+    ("CALICO_ROUTER_ID", "hash", "router_id", "hash"),
+    ("CALICO_NETWORKING_BACKEND", "vxlan", "networking_backend", "vxlan"),
+    ("CALIPY_BGP_HOLD_TIME", "0", "hold_time_s", 0),
+    ("NO_DEFAULT_POOLS", "y", "no_default_pools", True),
+    ("CALIPY_LOG_LEVEL", "WARNING", "log_level", "warning"),
+    ("CALIPY_LOG_FORMAT", "json", "log_format", "json"),
+    ("FELIX_HEALTHPORT", "1", "felix", {"FELIX_HEALTHPORT": "1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variable", "text", "attribute", "value"), RIGHT, ids=[f"{r[0]}={r[1]}" for r in RIGHT])
+def test_right(variable: str, text: str, attribute: str, value: Any) -> None:
+    assert getattr(read({"NODENAME": "n1", variable: text}), attribute) == value
+
+
+METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or kubernetes-internal-ip"
+IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
+# variable | text | what it must be
+WRONG = [
+    ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
+    ("CALIPY_STATE_DIR", "state", "an absolute path"),
+    ("CNI_CONF_NAME", "../x.conflist", "a file's name, without its folder"),
+    ("CALIPY_STATUS_GRACE_PERIOD", "-1", "a number of seconds, 0 or more"),
+    ("CALIPY_STATUS_GRACE_PERIOD", "1m", "a number of seconds"),
+    ("IP", "auto", IPV4),
+    ("IP", "fd00::1", IPV4),
+    ("IP6", "10.9.0.1", "autodetect, none, or an IPv6 address with or without its prefix length"),
+    ("IP_AUTODETECTION_METHOD", "best", METHODS),
+    ("IP_AUTODETECTION_METHOD", "interface=", METHODS),
+    ("IP_AUTODETECTION_METHOD", "interface=eth(", METHODS),
+    ("IP_AUTODETECTION_METHOD", "can-reach=a,b", METHODS),
+    ("IP_AUTODETECTION_METHOD", "cidr=10.0.0.0", METHODS),
+    ("IP6_AUTODETECTION_METHOD", "first-found=eth0", METHODS),
+    ("AS", "AS64512", "an AS number, 64512 or 1.10"),
+    ("CALICO_ROUTER_ID", "10.0.0.1/24", "an IPv4 address or hash"),
+    ("CALICO_NETWORKING_BACKEND", "frr", "bird, vxlan or none"),
+    ("CALIPY_BGP_HOLD_TIME", "2", "0 or 3 to 65535 seconds (RFC 4271 4.2)"),
+    ("NO_DEFAULT_POOLS", "maybe", "true or false"),
+    ("CALIPY_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ("CALIPY_LOG_FORMAT", "xml", "text or json"),
+    ("CALICO_IPV4POOL_CIDR", "10.244.0.1/16", "masked, 10.244.0.0/16"),
+    ("CALICO_IPV4POOL_CIDR", "fd00::/48", "an IPv4 CIDR, or none"),
+    ("CALICO_IPV6POOL_CIDR", "10.244.0.0/16", "an IPv6 CIDR, or none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variable", "text", "allowed"), WRONG, ids=[f"{r[0]}={r[1]}" for r in WRONG])
+def test_wrong(variable: str, text: str, allowed: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        read({"NODENAME": "n1", variable: text})
+    assert str(raised.value) == f"environment variable {variable} is {text!r}: it must be {allowed}"
+
+
+V4 = "CALICO_IPV4POOL_"
+# the variables of a pool | the pool, by family
+POOLS: list[tuple[dict[str, str], dict[int, DefaultPool]]] = [
+    ({}, {}),
+    ({f"{V4}CIDR": "none"}, {}),
+    ({f"{V4}CIDR": "10.244.0.0/16"}, {4: DefaultPool(cidr="10.244.0.0/16", block_size=26, nat_outgoing=True)}),
+    (
+        {"CALICO_IPV6POOL_CIDR": "fd00::/48"},
+        {6: DefaultPool(cidr="fd00::/48", block_size=122, nat_outgoing=False)},
+    ),
+    (
+        {
+            f"{V4}CIDR": "10.244.0.0/16", f"{V4}BLOCK_SIZE": "24", f"{V4}NAT_OUTGOING": "false", f"{V4}IPIP": "Off",
+            f"{V4}VXLAN": "crosssubnet", f"{V4}NODE_SELECTOR": "has(a)", f"{V4}DISABLE_BGP_EXPORT": "true",
+        },
+        {4: DefaultPool(cidr="10.244.0.0/16", block_size=24, nat_outgoing=False, vxlan="CrossSubnet",
+                        node_selector="has(a)", disable_bgp_export=True)},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "pools"), POOLS)
+def test_pools(environment: dict[str, str], pools: dict[int, DefaultPool]) -> None:
+    assert read({"NODENAME": "n1", **environment}).pools == pools
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "allowed"),
+    [
+        ("BLOCK_SIZE", "33", "a prefix length, 20 to 32"),
+        ("VXLAN", "sometimes", "Never, Always or CrossSubnet"),
+        ("IPIP", "yes", "Never, Always or CrossSubnet"),
+        ("NAT_OUTGOING", "on", "true or false"),
+        ("NODE_SELECTOR", "a", "a selector (column 2: 'the end' where ==, !=, in, not in, contains, starts with or "
+         "ends with was expected)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_part_of_a_pool(name: str, text: str, allowed: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        read({"NODENAME": "n1", f"{V4}CIDR": "10.244.0.0/16", f"{V4}{name}": text})
+    assert str(raised.value) == f"environment variable {V4}{name} is {text!r}: it must be {allowed}"
+
+
+def test_no_pools_and_a_pool_contradict_each_other() -> None:
+    with pytest.raises(SettingError, match="CALICO_IPV4POOL_CIDR is '10.0.0.0/8': it must be left out, or none, where"):
+        read({"NODENAME": "n1", "NO_DEFAULT_POOLS": "true", f"{V4}CIDR": "10.0.0.0/8"})
+
+
+def test_a_method_is_told_as_it_was_written() -> None:
+    assert [str(read({"IP_AUTODETECTION_METHOD": text}).ip_method) for text in ("first-found", "cidr=10.0.0.0/8")] == [
+        "first-found",
+        "cidr=10.0.0.0/8",
+    ]
