@@ -92,11 +92,11 @@ CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
         endpoint(replace(WEB, addresses=("10.244.0.1",))), ("cali-fw-cali1",)),
     "an endpoint with two addresses": (
         endpoint(replace(WEB, addresses=("10.244.0.1", "10.244.0.2"))), ("cali-fw-cali1",)),
-    "an endpoint, no check for invalid": (
-        endpoint(disable_conntrack_invalid_check=True), ("cali-fw-cali1", "cali-tw-cali1")),
-    "an endpoint that may encapsulate": (
-        endpoint(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True), ("cali-fw-cali1",)),
-    "an endpoint, another VXLAN port": (endpoint(vxlan_port=8472), ("cali-fw-cali1",)),
+    "no check for invalid": (
+        static(disable_conntrack_invalid_check=True), ("cali-from-wl-dispatch", "cali-to-wl-dispatch")),
+    "workloads may encapsulate": (
+        static(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True), ("cali-from-wl-dispatch",)),
+    "another VXLAN port": (static(vxlan_port=8472), ("cali-from-wl-dispatch",)),
     "an endpoint, denied packets are rejected": (
         endpoint(filter_deny_action="REJECT"), ("cali-fw-cali1", "cali-tw-cali1")),
     "a refused endpoint": (endpoints.closed(WEB), ("cali-fw-cali1", "cali-tw-cali1")),
