@@ -9,7 +9,7 @@ import click
 from calipy.console.commands import Program
 
 
-@click.group(cls=Program)
+@click.group(cls=Program, lazy={"lab": "calipy.lab.commands:lab"})
 def calipy() -> None:
     """CalIPy: a routed pod network for Kubernetes in the manner of Calico."""
 
@@ -22,6 +22,21 @@ def agent(log_level: str | None, log_format: str | None) -> None:
     from calipy.agent import run
 
     sys.exit(run(log_level, log_format))
+
+
+@calipy.command()
+def bgp() -> None:
+    """Run ExaBGP as this node's agent configures it (CALIPY_RUN_DIR: where they meet)."""
+    import os
+
+    from calipy.bgp.sidecar import run
+    from calipy.settings import SettingError, read
+
+    try:
+        folder = read(os.environ).run_folder
+    except SettingError as error:
+        sys.exit(f"calipy bgp: {error}")
+    run(folder)
 
 
 @calipy.command("install-cni")

@@ -16,7 +16,7 @@ from typing import Literal, NoReturn, TypeVar
 from msgspec import Struct
 
 from calipy.conversion.nodes import parse_as_number
-from calipy.resources import nodes
+from calipy.resources import namespaces, nodes
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
 
@@ -79,6 +79,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALICO_NETWORKING_BACKEND: `bird` = BGP by the sidecar; `vxlan` or `none` = no BGP."""
     hold_time_s: int = 90
     """CALIPY_BGP_HOLD_TIME: BGP hold time where no peer sets keepaliveTime (RFC 4271 4.2: 0 or at least 3)."""
+    namespace: str = "kube-system"
+    """NAMESPACE: the agent's own, where Secrets with BGP passwords are."""
     no_default_pools: bool = False
     """NO_DEFAULT_POOLS."""
     pools: Mapping[int, DefaultPool] = {}
@@ -143,6 +145,11 @@ def _node(environment: Mapping[str, str]) -> str:
     name = environment.get("NODENAME") or socket.gethostname().lower()
     problem = next(name_problems(nodes.KIND, ObjectMeta(name=name)), None)
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
+
+
+def _namespace(name: str, value: str) -> str:
+    problem = next(name_problems(namespaces.KIND, ObjectMeta(name=value)), None)
+    return _refuse(name, value, f"a namespace's name: {problem.remedy}") if problem else value
 
 
 def _file_name(name: str, value: str) -> str:
@@ -262,6 +269,7 @@ _READERS = (
     ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
+    ("NAMESPACE", "namespace", _namespace),
     ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),

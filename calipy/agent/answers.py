@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
 
 from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
 from calipy.felix.dataplane import Area, Dataplane
@@ -72,9 +73,11 @@ class Answers:
         """All routes that the node wants, by family and prefix."""
         state = self._dataplane.state
         found = state.routes.values() if state is not None else ()
-        return tuple(self._route(route) for route in sorted(found, key=lambda route: (route.family, route.prefix)))
+        peers = {session.peer: session.node for session in self._sessions()}
+        ordered = sorted(found, key=lambda route: (route.family, ip_network(route.prefix)))
+        return tuple(self._route(route, peers) for route in ordered)
 
-    def _route(self, route: Route) -> RouteReport:
+    def _route(self, route: Route, peers: Mapping[str, str]) -> RouteReport:
         refused = self._dataplane.refused.get(route_owner(route.key), "")
         return RouteReport(
             prefix=route.prefix,
@@ -83,7 +86,7 @@ class Answers:
             protocol=route.protocol,
             metric=route.metric,
             origin=str(route.origin),
-            word=word(route.origin.kind, route.origin.name),
+            word=word(route.origin.kind, route.origin.name, peers),
             state="waits" if route.waits_for else "refused" if refused else "in force",
             reason=route.waits_for or refused,
         )

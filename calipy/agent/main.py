@@ -20,6 +20,7 @@ from pathlib import Path
 from calipy import logs
 from calipy.agent import figures
 from calipy.agent.answers import Answers
+from calipy.agent.bgp import Bgp
 from calipy.agent.feed import Feed, watched
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, TunnelAddresses, WorkloadLinks
 from calipy.agent.live import LiveSettings, WarmRestart
@@ -134,6 +135,8 @@ class Agent:
         self.engine.on_shaken = self.links.shaken
         figures.publish_kernel(self.metrics, self.dataplane, self.areas, self.endpoints)
         self.calculator.pulse.ended = self.metrics.calculation_time.observe
+        self.engine.on_settings = self.live.take
+        self._told_mtu = 0
         self.obstacle = "the agent is starting"
         self.health.ready["FelixStartup"] = lambda: self.obstacle
         self.repairs: Counter[str] = Counter()
@@ -164,8 +167,11 @@ class Agent:
         await self._introduce(store, group)
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
-        self.feed.listen(self._reread)
+        self.feed.listen(self._warn)
         self.allocator = Allocator(store, self.settings.node, self.feed, time.time)
+        self.bgp = Bgp(
+            self.settings, store, self.feed, self.endpoints, self.dataplane, self.calculator.post, self.metrics
+        )
         site = self._site(store)
         removals = Removals(site)
         self._report(mirror)
@@ -180,6 +186,9 @@ class Agent:
         await self.feed.in_sync.wait()
         attached = [entry.endpoint for entry in site.attachments if entry.endpoint and entry.state == "attached"]
         self.endpoints.restore(attached)
+        if self.bgp.wanted:
+            self.bgp.hold_leftovers()
+            group.create_task(self.bgp.run())
         group.create_task(self.calculator.run())
         group.create_task(self.dataplane.run())
         group.create_task(self._resync())
@@ -248,7 +257,7 @@ class Agent:
 
     def _open_for_pods(self) -> None:
         """From here on the node attaches pods: only now the runtime finds a network."""
-        files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+        self._tell_mtu()
         self.obstacle = ""
         readiness.write(
             self._path("ready"), time.clock_gettime(time.CLOCK_BOOTTIME), self.settings.status_grace_period_s
@@ -267,6 +276,8 @@ class Agent:
             state = self.dataplane.state
             if state is None:
                 continue
+            if not self.obstacle:
+                self._tell_mtu()
             now = time.monotonic()
             if 0 < state.settings.nftables_refresh_interval_s <= now - tables:
                 tables = now
@@ -278,7 +289,7 @@ class Agent:
                 self.dataplane.notice("sysctls", "refresh")
 
     async def _keep_tunnels(self, store: Store) -> None:
-        """Tunnel addresses follow the pools."""
+        """This node's blocks and tunnel addresses follow the pools."""
         changed = asyncio.Event()
         self.feed.listen(lambda kinds: changed.set() if kinds & {"IPPool", "Node"} else None)
         holder = TunnelAddresses(self.allocator, self.settings.node, time.time)
@@ -287,11 +298,14 @@ class Agent:
             await changed.wait()
             changed.clear()
             try:
-                notes = await tunnels.settle(self.settings.node, holder, self.feed.pools(), self.feed.node_labels())
+                await self.allocator.adopt()
+                notes = await tunnels.settle(
+                    self.settings.node, holder, self.feed.pools_in_force(), self.feed.node_labels()
+                )
                 await identity.annotate(store, self.settings.node, notes)
-                files.put(self.settings.state_folder / "mtu", f"{self.pod_mtu()}\n")
+                self._tell_mtu()
             except (StoreError, IPAMError, Conflict, NotFound) as error:
-                log.error("this node's tunnel addresses: %s", error)
+                log.error("this node's blocks and tunnel addresses: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
 
@@ -305,10 +319,18 @@ class Agent:
 
     # --- small things ---
 
+    def _tell_mtu(self) -> None:
+        """Writes the pods' MTU where Calico's tools look for it."""
+        bytes_ = self.pod_mtu()
+        if bytes_ != self._told_mtu:
+            files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
+            self._told_mtu = bytes_
+
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
-        host = mtu.host_mtu(self.monitor.links.values(), self.live.current.mtu_interface_pattern)
-        return mtu.pod_mtu(host, self.feed.pools())
+        felix = self.live.current
+        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools_in_force(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name
@@ -327,7 +349,7 @@ class Agent:
             self.health,
             obstacle=lambda: self.obstacle,
             refused=lambda: {str(key): why for key, why in self.feed.refused.items()},
-            sessions=lambda: (),
+            sessions=self.bgp.sessions,
             repairs=lambda: dict(self.repairs),
         )
 
@@ -341,21 +363,25 @@ class Agent:
             "" if self.dataplane.first_apply.is_set() else "the kernel hasn't been brought up to date yet"
         )
         ready["Datastore"] = lambda: "; ".join(sorted({c.error for c in mirror.connections.values() if c.error}))
+        ready["BGP"] = self.bgp.problem
         ready["Kernel"] = lambda: "; ".join(self.dataplane.refused.values())
         figures.watch_loops(self.health, self.calculator, self.dataplane, self.feed, self.heartbeat)
         figures.publish_store(self.metrics, self.feed, mirror)
 
     # --- settings that the agent follows itself ---
 
-    def _reread(self, kinds: frozenset[str]) -> None:
-        if kinds & {"FelixConfiguration", "Node"}:
-            self.live.follow(self.feed.all(felix_configurations.KIND), self.feed.node_labels())
-
     def _follow(self, settings: FelixSettings) -> None:
+        """Settings have changed."""
         logs.set_level(self._log_level or settings.log_severity_screen)
         self.health.overrides = settings.health_timeout_overrides
         for listener in self.listeners:
             listener.follow()
+        if not self.obstacle:
+            self._tell_mtu()
+
+    def _warn(self, kinds: frozenset[str]) -> None:
+        if felix_configurations.KIND.name in kinds:
+            self.live.warn(self.feed.all(felix_configurations.KIND))
 
     def _health_address(self) -> Address | None:
         felix = self.live.current

@@ -25,15 +25,17 @@ class ConfigError(ValueError):
     """What can't be written into ExaBGP's file."""
 
 
-def render(topology: Topology, passwords: Mapping[str, str], run: Sequence[str]) -> str:
+def render(topology: Topology, passwords: Mapping[str, str], run: Sequence[str], mark: str = "") -> str:
     """The file, the same for the same input. `passwords` by peer name; `run` = argv of the API process, argv[0] an
-    absolute path of a regular, executable file. Peers of `refused` are left out: no session runs without the password
-    that it should have. Raises ConfigError where `run` can't be written down."""
+    absolute path of a regular, executable file. `mark` ends each neighbor's description: no session is moved by it, and
+    ExaBGP's answer to `show neighbor configuration` tells by it which file it runs with. Peers of `refused` are left
+    out: no session runs without the password that it should have. Raises ConfigError where `run` can't be written
+    down."""
     left_out = refused(topology, passwords)
     peers = [peer for peer in topology.peers if peer.name not in left_out]
     guarded = guarded_addresses(peers)
     sections = [_process(run)]
-    sections += [_neighbor(topology, peer, passwords.get(peer.name), guarded) for peer in peers]
+    sections += [_neighbor(topology, peer, passwords.get(peer.name), guarded, mark) for peer in peers]
     return "\n".join(sections)
 
 
@@ -59,8 +61,10 @@ def environment() -> Mapping[str, str]:
     """What ExaBGP's process needs in its environment besides PATH."""
     return {
         "exabgp_api_ack": "true",
+        "exabgp_api_chunk": "1000000",
         "exabgp_api_cli": "false",
         "exabgp_api_respawn": "true",
+        "exabgp.api.show-routes-format": "v2",
         "exabgp_api_terminate": "false",
         "exabgp_daemon_daemonize": "false",
         "exabgp_daemon_user": "root",
@@ -83,9 +87,9 @@ def _process(run: Sequence[str]) -> str:
     return f"process {PROCESS} {{\n  run {' '.join(run)};\n  encoder json;\n}}\n"
 
 
-def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: frozenset[str]) -> str:
+def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: frozenset[str], mark: str) -> str:
     settings = [
-        ("description", f'"{peer.name}"'),
+        ("description", f'"{f"{peer.name} {mark}".rstrip()}"'),
         ("router-id", topology.router_id),
         ("local-address", peer.local_address),
         ("local-as", str(peer.local_as)),
@@ -97,7 +101,7 @@ def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: fro
         *_password(peer, password),
         ("group-updates", "true"),
         ("auto-flush", "true"),
-        ("adj-rib-in", "false"),
+        ("adj-rib-in", "true"),
         ("adj-rib-out", "true"),
         ("manual-eor", "true"),
     ]

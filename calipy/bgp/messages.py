@@ -133,6 +133,8 @@ class Neighbor(Struct, frozen=True, gc=False, kw_only=True):
     received: int = 0
     """UPDATE messages."""
     sent: int = 0
+    graceful_restart: bool = False
+    """The peer does it (RFC 4724)."""
 
 
 class Neighbors(Struct, frozen=True, gc=False):
@@ -245,6 +247,7 @@ class _End(Struct, frozen=True, gc=False, rename={"as_number": "as"}):
     address: str
     as_number: int
     id: str | None = None
+    capabilities: dict[str, bool | None] = {}
 
 
 class _Counters(Struct, frozen=True, gc=False):
@@ -261,7 +264,44 @@ class _Neighbor(Struct, frozen=True, gc=False):
     messages: _Counters = _Counters()
 
 
+class _StoredFamily(Struct, frozen=True, gc=False):
+    afi: str
+    safi: str
+
+
+class _StoredNlri(Struct, frozen=True, gc=False):
+    prefix: str
+    nexthop: str
+    family: _StoredFamily
+
+
+class _StoredAttributes(Struct, frozen=True, gc=False, rename="kebab"):
+    origin: Origin = "igp"
+    as_path: dict[str, _Segment] = {}
+    med: int | None = None
+    local_preference: int | None = None
+    originator_id: str = ""
+    cluster_list: tuple[str, ...] = ()
+    community: tuple[str, ...] = ()
+    large_community: tuple[str, ...] = ()
+
+
+class _StoredRoute(Struct, frozen=True, gc=False):
+    nlri: _StoredNlri
+    attributes: _StoredAttributes = _StoredAttributes()
+
+
+class _StoredPeer(Struct, frozen=True, gc=False):
+    address: str
+
+
+class _Stored(Struct, frozen=True, gc=False):
+    peer: _StoredPeer
+    route: _StoredRoute
+
+
 _LINE = msgspec.json.Decoder(_Line)
+_STORED = msgspec.json.Decoder(_Stored)
 _NEIGHBORS = msgspec.json.Decoder(tuple[_Neighbor, ...])
 _RESTART = msgspec.json.Decoder(_Restart)
 _GRACEFUL_RESTART = "64"
@@ -287,6 +327,30 @@ def decode(line: bytes) -> tuple[Message, ...]:
     except (msgspec.MsgspecError, ValueError):
         pass  # read below as what it is: something unknown
     return (Other(text.decode(errors="replace")),)
+
+
+def decode_route(line: bytes) -> Updated | None:
+    """One line of the answer to SHOW_RECEIVED or SHOW_TOLD, as the UPDATE that would say the same; None = it is of
+    another kind, or another family."""
+    try:
+        stored = _STORED.decode(line)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    nlri, attributes = stored.route.nlri, stored.route.attributes
+    if f"{nlri.family.afi} {nlri.family.safi}" not in _FAMILIES:
+        return None
+    path = Path(
+        prefix=_prefix(nlri.prefix),
+        next_hop=str(ipaddress.ip_address(nlri.nexthop)),
+        origin=attributes.origin,
+        as_path=_as_path(attributes.as_path),
+        med=attributes.med,
+        local_preference=attributes.local_preference,
+        originator_id=attributes.originator_id,
+        cluster_list=attributes.cluster_list,
+        communities=(*attributes.community, *attributes.large_community),
+    )
+    return Updated(peer=str(ipaddress.ip_address(stored.peer.address)), announced=(path,))
 
 
 def _event(line: _Line, text: bytes) -> tuple[Message, ...]:
@@ -423,10 +487,13 @@ def _neighbor(entry: _Neighbor) -> Neighbor:
         duration_s=entry.duration,
         received=entry.messages.received.get("update", 0),
         sent=entry.messages.sent.get("update", 0),
+        graceful_restart=bool(entry.peer.capabilities.get("graceful-restart")),
     )
 
 
 SHOW_NEIGHBORS = "show neighbor json"
+SHOW_RECEIVED = "show adj-rib in json"
+SHOW_TOLD = "show adj-rib out json"
 _MOST_PREFIXES = 500
 """In one command: measured as fast as any greater number, and far below ExaBGP's limit of a line."""
 

@@ -184,7 +184,6 @@ class Rib:
         moved: frozenset[str] = frozenset()
         for state in self._states.values():
             moved |= self._down(state, _SHUTTING_DOWN, now_s)
-            state.ours = bool(state.stale)
         return moved
 
     def _update(self, state: _State, update: Updated) -> frozenset[str]:

@@ -160,10 +160,11 @@ def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
     guarded = guarded_addresses(found.values())
     for peer in found.values():
         if peer.ttl_security and peer.local_address not in guarded:
-            reason = (
-                f"isn't asked of connections that the peer opens: {peer.local_address} also serves peers without it"
-            )
-            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, 'set a password too')}")
+            guard, remedy = "connections that the peer opens", "set a password too"
+            if peer.password is not None:
+                guard, remedy = "this peer", "leave it out, the password guards the session"
+            reason = f"isn't asked of {guard}: {peer.local_address} also serves peers without it"
+            lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, remedy)}")
 
 
 def _explicit(view: _View, peers: list[BGPPeer], found: dict[str, Peer], lines: list[str]) -> None:
@@ -347,7 +348,7 @@ def _mesh(view: _View, found: dict[str, Peer], lines: list[str]) -> None:
     restart = _restart_time(by, field, _seconds(by, field, spec.node_mesh_max_restart_time, lines), lines)
     password = spec.node_mesh_password
     for name, other in sorted(view.nodes.items()):
-        if name == view.node or other.cluster_id:
+        if other.cluster_id:
             continue
         for end in view.ends_of(name):
             local = view.local.get(6 if ":" in end.address else 4)

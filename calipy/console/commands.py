@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -44,16 +45,37 @@ class Program(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def main(self, args: Sequence[str] | None = None, *arguments: Any, **more: Any) -> Any:
-        """Runs the program and exits: 0, 1 after a failure, 2 for wrong usage, 130 when interrupted."""
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+        standalone_mode: bool = True, **more: Any,
+    ) -> Any:  # fmt: skip
+        """Runs the program and exits: 0, 1 after a failure, 2 for wrong usage, 130 when interrupted. Not
+        `standalone_mode`: returns and raises, as click's does."""
         self._debug = False
         try:
-            return super().main(args, *arguments, **more)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            sys.exit(INTERRUPTED)
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **more)
         except Exception as error:
-            tell(error, sys.stderr, debug=self._debug)
-            sys.exit(1)
+            if not standalone_mode:
+                raise
+            sys.exit(_told(error, debug=self._debug))
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception, *, debug: bool) -> int:
+    """Tells the error to the user; the exit status."""
+    if isinstance(error, click.Abort):
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # The reader has seen enough (`| head`). What is still in the buffer must not raise again at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    tell(error, sys.stderr, debug=debug)
+    return 1
 
 
 def _note_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> None:

@@ -6,9 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from calipy.datastore.stores import StoreError
 from calipy.resources.metadata import Problem, Refused
-from calipy.settings import SettingError
 
 
 class Failure(Exception):
@@ -28,8 +26,8 @@ class Failures(Exception):
         super().__init__("; ".join(map(str, self.failures)))
 
 
-_SPEAKING = (Failure, StoreError, SettingError)
-"""Errors whose message names object, reason and remedy."""
+class Told(Exception):
+    """Base of failures whose message says all by itself."""
 
 
 def tell(error: BaseException, stream: TextIO, *, debug: bool = False) -> None:
@@ -50,7 +48,8 @@ def lines(error: BaseException) -> Iterator[str]:
             yield from lines(failure)
     elif isinstance(error, Refused):
         yield from refusal(error.what, error.problems)
-    elif isinstance(error, _SPEAKING):
+    elif type(error).__module__.startswith("calipy."):
+        # Our own errors name object, reason and remedy by themselves.
         yield f"error: {error}"
     elif isinstance(error, OSError) and error.filename is not None:
         yield f"error: {error.filename}: {error.strerror}"

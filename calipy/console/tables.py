@@ -133,31 +133,51 @@ def _matrix_cells(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
     return [matrix.corner, *matrix.columns], rows
 
 
+def fitted(natural: Sequence[int], width: int) -> tuple[int, list[int]]:
+    """The gap between columns, and their widths, within a terminal of `width`: the gap gives way first, then the widest
+    columns, so that names and addresses stay in one piece as long as they can. Law: narrow columns are never cut for
+    the sake of wider ones."""
+    widths = list(natural)
+    for gap in (3, 2, 1):
+        if sum(widths) + gap * (len(widths) - 1) <= width:
+            return gap, widths
+    while sum(widths) + len(widths) - 1 > width and max(widths, default=0) > 1:
+        widths[widths.index(max(widths))] -= 1
+    return 1, widths
+
+
 def _show_rich(parts: Sequence[Part], *, wide: bool, stream: TextIO) -> None:
     from rich.text import Text
 
     console = rich_console(stream)
+    glyphs = _GLYPHS if shows(stream, "✓✗·") else _WORDS
     for number, part in enumerate(parts):
         if number:
             console.print()
         if part.title:
             console.print(Text(part.title, style="bold"))
         if isinstance(part, Matrix):
-            console.print(_rich_matrix(part, glyphs=_GLYPHS if shows(stream, "✓✗·") else _WORDS))
+            titles, rows = [part.corner, *part.columns], _rich_marks(part, glyphs)
         else:
-            titles, rows = _cells(part, wide)
-            console.print(_rich_table(titles, ([Text(cell) for cell in row] for row in rows)))
+            titles, cells = _cells(part, wide)
+            rows = [[Text(cell) for cell in row] for row in cells]
+        console.print(_rich_table(titles, rows, console.width))
 
 
-def _rich_table(titles: Sequence[str], rows: Iterable[Sequence[Text]]) -> RichTable:
+def _rich_table(titles: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for title in titles:
-        # What doesn't fit the width goes on in the next line: names and addresses are never cut.
-        table.add_column(Text(title), overflow="fold")
+    heads = [Text(title) for title in titles]
+    natural = [max(text.cell_len for text in (head, *column)) for head, *column in zip(heads, *rows, strict=True)]
+    gap, widths = fitted(natural, width)
+    # One of the gap is the box's own divider.
+    padding = (0, gap // 2, 0, (gap - 1) // 2)
+    table = RichTable(box=box.SIMPLE_HEAD, header_style="bold", padding=padding, pad_edge=False, show_edge=False)
+    for head, wide in zip(heads, widths, strict=True):
+        # What doesn't fit the width goes on in the next line; nothing is cut.
+        table.add_column(head, overflow="fold", width=wide)
     for row in rows:
         table.add_row(*row)
     return table
@@ -167,12 +187,11 @@ _GLYPHS = {True: "✓", False: "✗", None: "·"}
 _STYLES = {True: "green", False: "bold red", None: "dim"}
 
 
-def _rich_matrix(matrix: Matrix, *, glyphs: Mapping[bool | None, str]) -> RichTable:
+def _rich_marks(matrix: Matrix, glyphs: Mapping[bool | None, str]) -> list[list[Text]]:
     from rich.text import Text
 
     def cell(row: str, column: str) -> Text:
         mark = matrix.marks.get((row, column), Mark(None))
         return Text(f"{glyphs[mark.good]} {mark.words}".rstrip(), style=_STYLES[mark.good])
 
-    rows = ([Text(row, style="bold"), *(cell(row, column) for column in matrix.columns)] for row in matrix.rows)
-    return _rich_table([matrix.corner, *matrix.columns], rows)
+    return [[Text(row, style="bold"), *(cell(row, column) for column in matrix.columns)] for row in matrix.rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
@@ -13,9 +12,8 @@ from calipy.ctl.calico_nodes import core_node
 from calipy.ctl.fields import unknown_fields
 from calipy.ctl.sources import Given
 from calipy.ctl.whole import Whole, typed, whole
-from calipy.datastore.lifecycles import check_name
 from calipy.resources import kinds, nodes
-from calipy.resources.metadata import MISSING, Kind, Problem, Refused, decode
+from calipy.resources.metadata import Kind, Problem, Refused, decode, name_problems
 
 Document = dict[str, object]
 
@@ -87,7 +85,7 @@ def _judged(kind: Kind[Any], document: Document) -> tuple[Whole | None, list[Pro
         value = decode(whole(kind), msgspec.json.encode(stripped))
     except Refused:
         return None, problems
-    problems += _name_problems(kind, value)
+    problems += name_problems(kind, value.metadata)
     already = {problem.field for problem in problems}
     try:
         problems += [problem for problem in kind.problems(typed(kind, value)) if problem.field not in already]
@@ -101,13 +99,10 @@ def _decodable(kind: Kind[Any], document: Document) -> tuple[Document, list[Prob
     problems: list[Problem] = []
     for type_ in (whole(kind), kind):
         while problem := _first_problem(type_, document):
-            if problem.reason == MISSING:
-                if problem.field not in {known.field for known in problems}:
-                    problems.append(problem)
-                return document, problems
+            if problem.field not in {known.field for known in problems}:
+                problems.append(problem)
             path = _path(problem.field)
-            problems.append(Problem(problem.field, _value_at(document, path)[1], problem.reason, problem.remedy))
-            if not path:
+            if not path or not _value_at(document, path)[0]:
                 return document, problems
             document = cast(Document, _without(document, path))
     return document, problems
@@ -144,13 +139,6 @@ def _without(value: object, path: list[str | int]) -> object:
     if rest:
         return {**value, step: _without(value[step], rest)}
     return {name: member for name, member in value.items() if name != step}
-
-
-def _name_problems(kind: Kind[Any], value: Whole) -> Iterator[Problem]:
-    try:
-        check_name(whole(kind), value)
-    except Refused as refused:
-        yield from refused.problems
 
 
 def _without_nulls(value: object) -> object:

@@ -12,9 +12,14 @@ from calipy.datastore.stores import NotFound
 from calipy.resources import cluster_informations
 
 
+def client_version() -> str:
+    """This program's."""
+    return version("calipy")
+
+
 async def show_versions(datastore: str, output: Output, stream: TextIO) -> None:
     """Two columns of names and values; of the cluster only if a datastore is given."""
-    facts = {"Client Version": version("calipy")}
+    facts = {"Client Version": client_version()}
     if datastore:
         facts |= await _cluster_facts(datastore)
     columns = [Column[tuple[str, str]]("WHAT", lambda row: row[0]), Column[tuple[str, str]]("IS", lambda row: row[1])]

@@ -188,6 +188,15 @@ def _merged_spec(
 
 async def _deleted(store: Store, doomed: Doomed) -> str:
     kind = whole(doomed.kind)
+    note = ""
+    if doomed.kind is ip_pools.KIND:
+        from calipy.ctl.pools import retire
+
+        try:
+            in_use = await retire(store, doomed.key.name)
+        except NotFound:
+            return "not found"
+        note = f"; {in_use} of its blocks are in use, and go with their last address" if in_use else ""
     for last in (False,) * (_MOST_TRIES - 1) + (True,):
         try:
             stored = await store.get(kind, doomed.key.name, doomed.key.namespace)
@@ -198,5 +207,5 @@ async def _deleted(store: Store, doomed: Doomed) -> str:
             if last:
                 raise error
         else:
-            return "marked for deletion" if stored.value.metadata.finalizers else "deleted"
+            return ("marked for deletion" if stored.value.metadata.finalizers else "deleted") + note
     raise AssertionError("the last try returns or raises")

@@ -92,17 +92,21 @@ class NodeReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """Foreign changes that were noticed, by driver."""
 
 
-def word(kind: str, name: str) -> str:
-    """A sentence's worth on why a route is there; `kind` and `name` are its origin's."""
+def word(kind: str, name: str, peers: Mapping[str, str] | None = None) -> str:
+    """A sentence's worth on why a route is there; `kind` and `name` are its origin's; `peers`: the nodes behind BGP
+    peers' addresses."""
     match kind:
         case "workload":
             return f"pod {name}, on this node"
         case "block":
             pool = name.partition(", ")[2]
-            held = f" of pool {pool}" if pool else ""
-            return f"this node's own block{held}: what no pod holds is dropped here"
+            return f"the rest of this node's block{f' of {pool}' if pool else ''}"
         case "bgp":
-            return f"told by BGP peer {name}"
+            known = peers or {}
+            told = (
+                f"node {known[peer]} ({peer})" if known.get(peer) else f"BGP peer {peer}" for peer in name.split(", ")
+            )
+            return f"told by {', '.join(told)}"
         case "vxlan":
             return f"pods of node {name}, through the VXLAN tunnel"
         case "vxlan-same-subnet":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, everything, merge
+from calipy.felix.calc.change import Change, NodeState, apply, merge
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
@@ -58,7 +58,11 @@ class Area:
 
     def forget_retries(self) -> None:
         """An owner that is refused no more starts from the shortest delay the next time."""
-        self.retries = {owner: count for owner, count in self.retries.items() if owner in self.refused}
+        self.retries = {
+            owner: count
+            for owner, count in self.retries.items()
+            if owner in self.refused or not self.ledger.settled(owner)
+        }
 
 
 class _Waiter:
@@ -216,11 +220,11 @@ class Dataplane:
             refused = {refusal.name for refusal in outcome.refusals}
             if not outcome.resync and not (refused and area.driver.transactional):
                 area.ledger.landed(op for op in ops if op.name not in refused)
-                area.forget_retries()
             for name in outcome.vanished:
                 area.ledger.vanished(name)
             for refusal in outcome.refusals:
                 self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}")
+            area.forget_retries()
             if outcome.resync:
                 log.warning("%s: %s; reading the kernel anew", area.driver.name, outcome.resync)
                 area.stale, area.distrusted = outcome.resync, True
@@ -271,9 +275,12 @@ class Dataplane:
     async def _write(self, area: Area, ops: tuple[Op, ...]) -> Outcome:
         area.writes += 1
         area.operations += len(ops)
-        if len(ops) <= INLINE_OPERATIONS:
-            return area.driver.apply(ops)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
+        try:
+            if len(ops) <= INLINE_OPERATIONS:
+                return area.driver.apply(ops)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
+        except OSError as error:
+            return Outcome(resync=f"the kernel's answer is lost: {error}")
 
     # --- refusals ---
 
@@ -286,13 +293,14 @@ class Dataplane:
                 continue
             area.refused[owner] = reason
             area.refusals += 1
-            log.error("%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
+            count = area.retries.get(owner, 0)
+            level = logging.DEBUG if count else logging.ERROR
+            log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
             closed = area.planner.closed(owner, self.state)
             if closed is None:
                 area.ledger.hold(owner, reason)
             else:
                 area.ledger.want(owner, closed)
-            count = area.retries.get(owner, 0)
             area.retries[owner] = count + 1
             delay_s = min(RETRY_FIRST_S * 2**count, RETRY_MOST_S) * random.uniform(0.8, 1.2)
             self._later(delay_s, partial(self._retry, area, owner))
@@ -301,9 +309,7 @@ class Dataplane:
         if area.refused.pop(owner, None) is None or self.state is None:
             return
         area.ledger.release(owner)
-        for plan in area.planner.plans(everything(self.state), self.state):
-            if plan.owner == owner:
-                self._enter(area, plan)
+        self._enter(area, area.planner.plan(owner, self.state))
         self._wake.set()
 
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:

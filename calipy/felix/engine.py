@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from calipy.felix.calc.change import Change
 from calipy.felix.calc.configuration import merge
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.settings import FelixSettings
@@ -48,11 +49,12 @@ class Engine:
     ) -> None:
         """`process` are Felix's settings from file and environment; `sysctls` is where /proc/sys/net can be written;
         `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others."""
-        settings = self._settings = merge(node, (), {}, process)
+        self.settings = merge(node, (), {}, process)
+        """Those in force."""
         self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
         self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
-        self.links = LinksDriver(self._socket)
-        self.routes = RoutesDriver(self._socket)
+        self.links = LinksDriver(self._socket, namespace)
+        self.routes = RoutesDriver(self._socket, lambda index: self.monitor.owns_routes(index))
         self.planner = RulesPlanner()
         self.areas = [
             Area(self.nftables, self.planner),
@@ -61,18 +63,17 @@ class Engine:
             Area(SysctlsDriver(self._socket, sysctls, namespace), SysctlPlanner()),
         ]
         self.dataplane = Dataplane(self.areas, thread)
-        self.calculator = Calculator(Graph(node, process), self.dataplane.submit)
+        self.calculator = Calculator(Graph(node, process), self._submit)
         self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
-        self.monitor = Monitor(
-            self._news, self.dataplane.notice, self, self.links, settings.interface_prefixes, namespace
-        )
+        self.monitor = Monitor(self._news, self.dataplane.notice, self, self.links, self.settings, namespace)
         self.monitor.own_ports |= {self._socket.port, self.nftables.port}
-        self.routes.workload_indices = self.monitor.workload_links
         self.endpoints = Endpoints(self.calculator, self.dataplane)
         self.on_shaken: Callable[[Link], None] = lambda link: None
         """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
         self.on_news: Callable[[Sequence[Event]], None] = lambda events: None
         """Called with all that the kernel tells of links, addresses and foreign routes."""
+        self.on_settings: Callable[[FelixSettings], None] = lambda settings: None
+        """Called with the settings in force whenever they have changed."""
 
     async def guard(self) -> None:
         """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it: nobody
@@ -90,18 +91,29 @@ class Engine:
                 await asyncio.sleep(_OWNED_RETRY_S)
         if fresh:
             owner = Owner("static", "skeleton")
-            puts = tuple(Put(owner, name, value) for name, value in skeleton(self._settings).items())
+            puts = tuple(Put(owner, name, value) for name, value in skeleton(self.settings).items())
             outcome = self.nftables.apply(puts)
             if outcome.refusals or outcome.resync:
                 raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
 
     def adopt(self, settings: FelixSettings) -> None:
         """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""
-        self.monitor.prefixes = settings.interface_prefixes
+        self.settings = settings
+        self.monitor.follow(settings)
 
     def _news(self, events: Sequence[Event]) -> None:
         self.calculator.post(events)
         self.on_news(events)
+
+    def _submit(self, change: Change) -> int:
+        settings = change.settings
+        if settings is not None:
+            before, self.settings = self.settings, settings
+            self.monitor.follow(settings)
+            if settings.remove_external_routes and not before.remove_external_routes:
+                self.dataplane.notice("routes", "removeExternalRoutes was turned on")
+            self.on_settings(settings)
+        return self.dataplane.submit(change)
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""
@@ -119,4 +131,5 @@ class Engine:
         """Lets go of the sockets that it opened; the kernel's state stays."""
         self.monitor.close()
         self._socket.close()
+        self.links.close()
         self.nftables.close()

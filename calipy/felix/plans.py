@@ -34,6 +34,10 @@ class Planner(Protocol):
         """For each owner that the change names, what it wants in `state` (the state with the change in it)."""
         ...
 
+    def plan(self, owner: Owner, state: NodeState) -> Plan:
+        """All that one owner wants in `state`."""
+        ...
+
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """The closed form of an owner whose own form is refused; None: it is left out until it can be retried."""
         ...
@@ -68,6 +72,10 @@ class VxlanDevice(Struct, frozen=True, gc=False, kw_only=True):
     parent: str
     mac: str
     mtu: int
+    learning: bool = False
+    group: str = ""
+    offload: bool = True
+    """Whether the device leaves checksums to the driver below."""
     up: bool = True
 
 
@@ -161,6 +169,7 @@ def _tunnel_objects(tunnel: Tunnel) -> Iterator[tuple[ObjectName, Struct]]:
             parent=tunnel.parent,
             mac=tunnel.mac,
             mtu=tunnel.mtu,
+            offload=tunnel.offload,
         ),
     )
     yield (
@@ -182,6 +191,10 @@ class RoutePlanner:
         for key in change.routes:
             yield Plan(route_owner(key), route_objects(state.routes.get(key)))
 
+    def plan(self, owner: Owner, state: NodeState) -> Plan:
+        """One route."""
+        return Plan(owner, route_objects(state.routes.get(route_key(ObjectName("route", owner.name)))))
+
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused route stays out."""
         return None
@@ -195,6 +208,10 @@ class TunnelPlanner:
         for device in change.tunnels:
             yield Plan(tunnel_owner(device), tunnel_objects(state.tunnels.get(device)))
 
+    def plan(self, owner: Owner, state: NodeState) -> Plan:
+        """One tunnel."""
+        return Plan(owner, tunnel_objects(state.tunnels.get(owner.name)))
+
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused tunnel stays as it is."""
         return None
@@ -205,12 +222,15 @@ class SysctlPlanner:
 
     def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
         """All of them, where settings moved."""
-        if change.settings is None:
-            return
-        wanted = dict(_sysctls(change.settings))
-        for path in SYSCTLS:
-            objects = {ObjectName("sysctl", path): wanted[path]} if path in wanted else {}
-            yield Plan(Owner("sysctl", path), objects)
+        if change.settings is not None:
+            for path in SYSCTLS:
+                yield self.plan(Owner("sysctl", path), state)
+
+    def plan(self, owner: Owner, state: NodeState) -> Plan:
+        """One setting."""
+        wanted = dict(_sysctls(state.settings))
+        objects = {ObjectName("sysctl", owner.name): wanted[owner.name]} if owner.name in wanted else {}
+        return Plan(owner, objects)
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused one stays as it is."""

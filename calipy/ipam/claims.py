@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import structs
@@ -15,7 +16,9 @@ from calipy.resources.ipam_configurations import DEFAULT_MAX_BLOCKS_PER_HOST
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.selectors import parse
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 State = Literal["none", "pending", "confirmed", "pendingDeletion"]
+Next = Literal["pending", "confirmed", "pendingDeletion"]
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {
         ("none", "pending"),
@@ -42,41 +45,58 @@ def usable_pools(
     node_labels: Mapping[str, str],
     namespace_labels: Mapping[str, str] | None,
 ) -> tuple[IPPool, ...]:
-    """The pools to draw from, by name. Explicit ones (names or CIDRs) count whatever their selectors say, but each must
-    exist, be of the family and enabled. Raises Unusable."""
+    """The pools to draw from, by name. Explicit ones (names or CIDRs) count whatever their selectors and assignmentMode
+    say, in the order asked for, but each must exist, be of the family and enabled. Raises Unusable."""
     mine = sorted((pool for pool in pools if pool.family == family), key=lambda pool: pool.metadata.name)
     if explicit:
-        found = tuple(_explicit(mine, family, asked) for asked in explicit)
+        found = tuple(dict.fromkeys(_explicit(mine, family, asked).metadata.name for asked in explicit))
+        chosen = tuple(pool for name in found for pool in mine if pool.metadata.name == name)
+        unfit = {pool.metadata.name: _no_use(pool, use) for pool in chosen}
     else:
-        found = tuple(
-            pool
-            for pool in mine
-            if pool.allocatable
-            and pool.spec.assignment_mode == "Automatic"
-            and parse(pool.spec.node_selector).matches(node_labels)
-            and parse(pool.spec.namespace_selector).matches(namespace_labels or {})
-        )
-    chosen = tuple(pool for pool in found if use in pool.spec.allowed_uses)
-    if not chosen:
-        names = ", ".join(pool.metadata.name for pool in mine) or "there is none"
+        chosen = tuple(mine)
+        unfit = {pool.metadata.name: _unfit(pool, use, node_labels, namespace_labels or {}) for pool in mine}
+    usable = tuple(pool for pool in chosen if not unfit[pool.metadata.name])
+    if not usable:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in unfit.items()) or "there is none"
         raise Unusable(
-            f"no IPv{family} pool can be used for {use} here (pools: {names}); create one, enable one, or mend its "
-            "nodeSelector, namespaceSelector and allowedUses"
+            f"no IPv{family} pool can be used for {use} here ({reasons.replace(';', ',')}); create one, enable one, or "
+            "mend its nodeSelector, namespaceSelector, assignmentMode or allowedUses"
         )
-    return chosen
+    return usable
+
+
+def _unfit(pool: IPPool, use: Use, node_labels: Mapping[str, str], namespace_labels: Mapping[str, str]) -> str:
+    """Why automatic assignment passes a pool over; empty if it doesn't. A missing namespace counts as one without
+    labels."""
+    spec = pool.spec
+    if not pool.allocatable:
+        return pool.hindrance
+    if spec.assignment_mode != "Automatic":
+        return "is for explicit requests only (assignmentMode Manual)"
+    if not parse(spec.node_selector).matches(node_labels):
+        return f"doesn't select this node (nodeSelector {spec.node_selector})"
+    if not parse(spec.namespace_selector).matches(namespace_labels):
+        return f"doesn't select the namespace (namespaceSelector {spec.namespace_selector})"
+    return _no_use(pool, use)
+
+
+def _no_use(pool: IPPool, use: Use) -> str:
+    return "" if use in pool.spec.allowed_uses else f"allows {', '.join(pool.spec.allowed_uses)} only"
 
 
 def _explicit(pools: Iterable[IPPool], family: int, asked: str) -> IPPool:
     for pool in pools:
         if asked in (pool.metadata.name, pool.spec.cidr):
             if not pool.allocatable:
-                raise Unusable(f"pool {asked} is disabled or being deleted; enable it or ask for another one")
+                raise Unusable(f"pool {asked} {pool.hindrance}; mend it or ask for another one")
             return pool
     raise Unusable(f"there is no IPv{family} pool {asked}; create it or ask for another one")
 
 
-def selects(pool: IPPool, node_labels: Mapping[str, str]) -> bool:
-    """True if the pool's nodeSelector picks a node with these labels."""
+def keeps(pool: IPPool | None, node_labels: Mapping[str, str]) -> bool:
+    """True if a node with these labels may keep empty blocks of a pool: it exists, stays, and selects the node."""
+    if pool is None or pool.metadata.deletion_timestamp:
+        return False
     return parse(pool.spec.node_selector).matches(node_labels)
 
 
@@ -84,7 +104,7 @@ def pool_of(pools: Iterable[IPPool], cidr: str) -> IPPool | None:
     """The pool that a block or address lies in."""
     network = ipaddress.ip_network(cidr)
     for pool in pools:
-        outer = ipaddress.ip_network(pool.spec.cidr)
+        outer = _network(pool.spec.cidr)
         if outer.version == network.version and network.subnet_of(outer):  # type: ignore[arg-type]
             return pool
     return None
@@ -95,16 +115,45 @@ def block_of(pool: IPPool, address: str) -> str:
     return str(ipaddress.ip_network(f"{address}/{pool.block_size}", strict=False))
 
 
-def candidates(pool: IPPool, node: str) -> Iterator[str]:
-    """All blocks of a pool, from one that depends on the node's name on, and round: so nodes seldom meet."""
-    network = ipaddress.ip_network(pool.spec.cidr)
-    count = 1 << max(0, pool.block_size - network.prefixlen)
-    size = 1 << (network.max_prefixlen - pool.block_size)
-    first = _scatter(node) % count
-    base = int(network.network_address)
+def candidates(pool: IPPool, seed: str, reserved: Iterable[Network] = ()) -> Iterator[str]:
+    """The blocks of a pool, from one that depends on `seed` on, and round; those wholly reserved are left out. Nodes
+    that seed with their names seldom meet."""
+    network, count, size = _shape(pool)
+    wholly = sorted(
+        (int(n.network_address), int(n.broadcast_address))
+        for n in reserved
+        if n.version == network.version and n.num_addresses >= size and n.overlaps(network)
+    )
+    base, first = int(network.network_address), _scatter(seed) % count
     make = ipaddress.IPv4Address if network.version == 4 else ipaddress.IPv6Address
-    for step in range(count):
-        yield f"{make(base + ((first + step) % count) * size)}/{pool.block_size}"
+    for low, high in ((first, count), (0, first)):
+        index = low
+        while index < high:
+            start = base + index * size
+            beyond = next((last + 1 for begin, last in wholly if begin <= start <= last), None)
+            if beyond is not None:
+                index = max(index + 1, (beyond - base) // size)
+                continue
+            yield f"{make(start)}/{pool.block_size}"
+            index += 1
+
+
+def distance(pool: IPPool, seed: str, cidr: str) -> int:
+    """The place of a block among `candidates`."""
+    network, count, size = _shape(pool)
+    index = (int(ipaddress.ip_network(cidr).network_address) - int(network.network_address)) // size
+    return (index - _scatter(seed)) % count
+
+
+def _shape(pool: IPPool) -> tuple[Network, int, int]:
+    """A pool's network, how many blocks it has, and their size."""
+    network = _network(pool.spec.cidr)
+    return network, 1 << max(0, pool.block_size - network.prefixlen), 1 << (network.max_prefixlen - pool.block_size)
+
+
+@lru_cache(maxsize=256)
+def _network(cidr: str) -> Network:
+    return ipaddress.ip_network(cidr)
 
 
 def _scatter(text: str) -> int:
@@ -131,7 +180,7 @@ def new_affinity(node: str, cidr: str) -> BlockAffinity:
     )
 
 
-def moved(affinity: BlockAffinity, state: Literal["pending", "confirmed", "pendingDeletion"]) -> BlockAffinity:
+def moved(affinity: BlockAffinity, state: Next) -> BlockAffinity:
     """The claim in its next state. Raises ValueError for a step that the table doesn't have."""
     before: State = affinity.spec.state or "confirmed"
     if (before, state) not in TRANSITIONS:
@@ -147,3 +196,28 @@ def moved(affinity: BlockAffinity, state: Literal["pending", "confirmed", "pendi
 def owner_of(node: str) -> str:
     """How a block names the node that holds it."""
     return f"host:{node}"
+
+
+def node_of(affinity: str | None) -> str:
+    """The node that a block names as its owner; empty for nobody, or an owner that is no node."""
+    kind, _, name = (affinity or "").partition(":")
+    return name if kind == "host" else ""
+
+
+def reserved_in(networks: Iterable[Network]) -> Callable[[str], bool] | None:
+    """Tells whether an address is reserved; None where nothing is."""
+    networks = tuple(networks)
+    if not networks:
+        return None
+
+    def reserved(address: str) -> bool:
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in network for network in networks)
+
+    return reserved
+
+
+def labelled(affinity: BlockAffinity) -> bool:
+    """True if a claim has the labels by which Calico lists claims."""
+    spec = affinity.spec
+    return labels_of(spec.node, spec.cidr, spec.type or "host").items() <= affinity.metadata.labels.items()

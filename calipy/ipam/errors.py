@@ -25,3 +25,11 @@ class AlreadyAssigned(IPAMError):
 
 class Mismatch(IPAMError):
     """A release whose handle or sequence number isn't that of the allocation."""
+
+
+class NotOurs(IPAMError):
+    """The block belongs to another node, or to nobody."""
+
+
+class Corrupt(IPAMError):
+    """A block contradicts itself: nothing can be given out of it or taken back."""

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from calipy.console.failures import Told
 from calipy.lab.executions import Completed, execute, readable, started
 from calipy.lab.processes import Liveness
 
@@ -35,7 +36,7 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
-class MachineError(RuntimeError):
+class MachineError(Told):
     """Something on a machine failed: names the machine, what was tried, and what was said."""
 
 
@@ -144,6 +145,8 @@ class Machine:
         """The id, as the host sees it, of the process that listens on the control socket (unix(7), SO_PEERCRED)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
             control.connect(str(self._control))
+            control.sendall(b'{"do": "status"}\n')
+            control.recv(1)  # the answer shows that it serves; without a question it would complain in its log
             pid, _, _ = struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         assert isinstance(pid, int)
         return pid
@@ -151,10 +154,19 @@ class Machine:
     async def power_cut(self) -> None:
         """Ends it and all that runs on it, at once, and waits until nothing is left; what its folders hold stays.
         Nothing happens if it is off."""
-        identity = self.identity
+        identity = self.identity or self._unnamed()
         if identity is not None:
             await end(identity)
         (self.folder / "identity.json").unlink(missing_ok=True)
+
+    def _unnamed(self) -> Identity | None:
+        """Its process 1 where whoever started it was killed before he wrote down its identity."""
+        try:
+            pid = self._first_process()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        born = started(pid)
+        return None if born is None else Identity(pid, born)
 
     def inside(self, *argv: str) -> list[str]:
         """The host's command line that runs `argv` on the machine."""

@@ -75,7 +75,7 @@ class Supervised:
         self._leaving, self._start_s = True, None
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)  # one that is stopped can't end
-        self._kill_s = now + PATIENCE_S
+        self._kill_s = now + PATIENCE_S if self.pid else None
 
     def signal(self, number: int) -> None:
         """Sends it a signal; nothing happens while it is down."""

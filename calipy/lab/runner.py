@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct, field
 
+from calipy.console.failures import Told
 from calipy.lab.executions import Completed
 
 Execute = Callable[[Sequence[str], Mapping[str, str], bytes], Awaitable[Completed]]
@@ -32,7 +33,7 @@ _VERBS: Final = {"ADD": "add", "DEL": "delete", "CHECK": "check", "STATUS": "sta
 """As libcni's messages call them."""
 
 
-class CniFailure(Exception):
+class CniFailure(Told):
     """A verb failed. Reads as libcni's error, which runtimes show to their users."""
 
     def __init__(self, code: int, msg: str, details: str = "", plugin: str = "", verb: str = "") -> None:

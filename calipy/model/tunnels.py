@@ -30,6 +30,8 @@ class Tunnel(Struct, frozen=True, gc=False, kw_only=True):
     mtu: int
     address: str
     """The device's own address, without prefix length."""
+    offload: bool = True
+    """Whether checksums are left to the driver below; False is a cure for Linux up to 5.7."""
     peers: tuple[TunnelPeer, ...] = ()
     waits_for: str = ""
     """Not empty: can't be made now, and why."""

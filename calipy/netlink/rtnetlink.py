@@ -56,6 +56,7 @@ class Vxlan(Struct, frozen=True, gc=False, kw_only=True):
     local: str | None = None
     device: int | None = None
     learning: bool = False
+    group: str | None = None
 
 
 class Link(Struct, frozen=True, gc=False, kw_only=True):
@@ -254,13 +255,14 @@ def parse_link(body: nla.Data) -> Link:
 
 
 def _vxlan(data: Mapping[int, memoryview]) -> Vxlan:
-    local = data.get(4) or data.get(17)
+    local, group = data.get(4, data.get(17)), data.get(2, data.get(16))
     return Vxlan(
         vni=nla.as_u32(data[1]),
         port=nla.as_be16(data[15]) if 15 in data else 0,
         local=nla.as_address(local) if local is not None else None,
         device=nla.as_u32(data[3]) if 3 in data else None,
         learning=bool(data[7][0]) if 7 in data else False,
+        group=nla.as_address(group) if group is not None else None,
     )
 
 

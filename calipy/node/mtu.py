@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from calipy.model.links import Link
 from calipy.resources.ip_pools import IPPool
@@ -18,12 +18,13 @@ def host_mtu(links: Iterable[Link], pattern: str) -> int:
     return min((link.mtu for link in links if link.up and link.mtu and matcher.search(link.name)), default=DEFAULT_MTU)
 
 
-def pod_mtu(host: int, pools: Iterable[IPPool]) -> int:
-    """The MTU that pods get: what every encapsulation in use leaves of the host's."""
-    overhead = 0
+def pod_mtu(host: int, pools: Iterable[IPPool], tunnels: Mapping[int, int]) -> int:
+    """The MTU that pods get: what every encapsulation in use leaves of the host's. `tunnels` are vxlanMTU and
+    vxlanMTUV6 by family, 0 = to be detected; where one is given, it counts as it is, as in Calico."""
+    found = [host]
     for pool in pools:
         if pool.spec.ipip_mode != "Never":
-            overhead = max(overhead, _OVERHEADS["ipip"])
+            found.append(host - _OVERHEADS["ipip"])
         if pool.spec.vxlan_mode != "Never":
-            overhead = max(overhead, _OVERHEADS[f"vxlan{pool.family}"])
-    return host - overhead
+            found.append(tunnels.get(pool.family, 0) or host - _OVERHEADS[f"vxlan{pool.family}"])
+    return min(found)

@@ -66,16 +66,9 @@ def _number(low: int, high: int) -> Callable[[str], Value]:
     return read
 
 
-def _mask(text: str) -> Value:
-    mask = int(text, 0)
-    if not 0 <= mask <= 0xFFFFFFFF or mask.bit_count() < 2:
-        raise ValueError
-    return mask
-
-
 def _seconds(text: str) -> Value:
     seconds = float(text)
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds < 1e9:
         raise ValueError
     return seconds
 
@@ -127,7 +120,8 @@ def _host(text: str) -> Value:
 
 
 def _interface(text: str) -> Value:
-    if not re.fullmatch(r"[a-zA-Z0-9:._+-]{1,15}", text):
+    """An interface's name; `+` at its end stands for anything, as iptables spells it."""
+    if not re.fullmatch(r"[a-zA-Z0-9:._-]{1,15}|[a-zA-Z0-9:._-]{1,14}\+", text):
         raise ValueError
     return text
 
@@ -151,6 +145,19 @@ def _prefixes(text: str) -> Value:
     return ",".join(parts)
 
 
+def _features(text: str) -> Value:
+    """Which of the features that make a difference here are said to be there."""
+    found = []
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name and _flag(value) and name in _FEATURES:
+            found.append(name)
+    return tuple(found)
+
+
+_FEATURES = ("ChecksumOffloadBroken",)
+
+
 def _choice(*names: str) -> Values:
     return Values(_one_of(*names), f"{', '.join(names[:-1])} or {names[-1]}")
 
@@ -162,11 +169,9 @@ def _range(low: int, high: int, meaning: str) -> Values:
 _FLAG = Values(_flag, "true or false", (bool,))
 _PORT = _range(0, 65535, "a port, {low} to {high}")
 _MTU = _range(0, 65535, "bytes, {low} (detect) to {high}")
-_MASK = Values(_mask, "a mask of 32 bits, two of them set at least", (int,))
 _METRIC = _range(1, 2147483646, "{low} to {high}")
 _SWITCH = _choice("Enabled", "Disabled")
 _LEVEL = _choice("Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None")
-_ALLOW = _choice("ACCEPT", "RETURN")
 _DENY = _choice("DROP", "REJECT")
 _ROUTES = _choice("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly")
 _HOST = Values(_host, "an address or localhost")
@@ -185,10 +190,8 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("natOutgoingAddress", _IPV4, None),
     ("natOutgoingExclusions", _choice("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly"),
     ("natPortRange", Values(_ports, "a port or first:last", (int, str)), None),
-    ("iptablesNATOutgoingInterfaceFilter", Values(_interface, "an interface's name"), None),
+    ("iptablesNATOutgoingInterfaceFilter", Values(_interface, "an interface's name, perhaps with + at its end"), None),
     ("nftablesFilterDenyAction", _DENY, "DROP"),
-    ("nftablesFilterAllowAction", _ALLOW, "ACCEPT"),
-    ("nftablesMarkMask", _MASK, 0xFFFF0000),
     ("mtuIfacePattern", Values(_pattern, "a regular expression"),
      r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"),
     ("deviceRouteProtocol", _range(0, 255, "{low} to {high}"), 80),
@@ -205,6 +208,8 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("vxlanPort", _range(1, 65535, "a port, {low} to {high}"), 4789),
     ("vxlanVNI", _range(1, 16777215, "{low} to {high}"), 4096),
     ("allowVXLANPacketsFromWorkloads", _FLAG, False),
+    ("allowIPIPPacketsFromWorkloads", _FLAG, False),
+    ("featureDetectOverride", Values(_features, "Name=true or Name=false, comma separated"), ()),
     ("logSeverityScreen", _LEVEL, "Info"),
     ("healthEnabled", _FLAG, False),
     ("healthHost", _HOST, "localhost"),
@@ -242,12 +247,13 @@ _KNOWN: tuple[str, ...] = tuple(
         "netlinkTimeout",
         "ipipEnabled",
         "ipipMTU",
-        "allowIPIPPacketsFromWorkloads",
         "logSeverityFile",
         "logSeveritySys",
         "logFilePath",
         "logPrefix",
         "nftablesMode",
+        "nftablesFilterAllowAction",
+        "nftablesMarkMask",
         "nftablesMangleAllowAction",
         "nftablesFlowTableOffload",
         "nftablesFlowTableDataIfacePattern",
@@ -260,7 +266,6 @@ _KNOWN: tuple[str, ...] = tuple(
         "liveMigrationRouteConvergenceTime",
         "localSubnetL2Reachability",
         "localSubnetL2ReachabilityRefreshInterval",
-        "featureDetectOverride",
         "featureGates",
         "logActionRateLimit",
         "logActionRateLimitBurst",
@@ -369,6 +374,7 @@ _KNOWN: tuple[str, ...] = tuple(
         "debugSimulateDataplaneHangAfter",
     ]
 )
+"""Calico's parameters for file and environment alone; known, without effect."""
 _OTHER_VARIABLES = {
     "ipipEnabled": "FELIX_IPINIPENABLED",
     "ipipMTU": "FELIX_IPINIPMTU",
@@ -521,13 +527,20 @@ def problems(configuration: FelixConfiguration) -> Iterator[Problem]:
             continue
         parameter = PARAMETERS.get(field)
         if parameter is None:
-            yield Problem(f"spec.{field}", value, "is not a parameter", "see the list of FelixConfiguration's fields")
+            yield Problem(f"spec.{field}", value, "is not a parameter", _meant(field))
         elif parameter.effect and value not in _UNSET:
             try:
                 parse_field(parameter, value)
             except ValueError as error:
                 yield Problem(f"spec.{field}", value, "is not allowed", f"write {error}")
     yield from _selector_problems(configuration, named)
+
+
+def _meant(field: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(field, PARAMETERS, n=1)
+    return f"did you mean {near[0]}?" if near else "see the list of FelixConfiguration's fields"
 
 
 def _selector_problems(configuration: FelixConfiguration, named: bool) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Problem, Resource
@@ -63,12 +63,36 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
         return self.spec.block_size or _DEFAULT_BLOCK_SIZE[self.family]
 
     @property
+    def hindrance(self) -> str:
+        """Why nothing can be drawn from it; empty if something can."""
+        if self.metadata.deletion_timestamp:
+            return "is being deleted"
+        if self.spec.disabled:
+            return "is disabled"
+        conditions = () if self.status is UNSET else self.status.conditions
+        found = next((c for c in conditions if c.type == "Allocatable" and c.status == "False"), None)
+        return f"can't be drawn from: {found.message or found.reason or 'see its conditions'}" if found else ""
+
+    @property
     def allocatable(self) -> bool:
         """False while disabled, being deleted, or judged not allocatable by the pool controller."""
-        if self.spec.disabled or self.metadata.deletion_timestamp:
-            return False
-        conditions = () if self.status is UNSET else self.status.conditions
-        return not any(c.type == "Allocatable" and c.status == "False" for c in conditions)
+        return not self.hindrance
+
+
+def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
+    """The pools as Calico's pool controller would have them: of two whose ranges overlap the younger is not
+    allocatable, for an address might be given out from both."""
+    kept: list[IPPool] = []
+    for pool in sorted(pools, key=lambda pool: (pool.metadata.creation_timestamp or "", pool.metadata.name)):
+        problem = next(overlap_problems(pool, kept), None)
+        if problem is not None:
+            reason = f"{problem.value} {problem.reason}"
+            overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
+            others = () if pool.status is UNSET else pool.status.conditions
+            conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
+            pool = structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+        kept.append(pool)
+    return tuple(sorted(kept, key=lambda pool: pool.metadata.name))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:
@@ -86,22 +110,6 @@ def problems(pool: IPPool) -> Iterator[Problem]:
     yield from _mode_problems(pool)
     yield from _use_problems(pool)
     yield from _selector_problems(pool)
-
-
-def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
-    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
-    try:
-        own = ipaddress.ip_network(new.spec.cidr, strict=False)
-    except ValueError:
-        return
-    for other in others:
-        try:
-            network = ipaddress.ip_network(other.spec.cidr, strict=False)
-        except ValueError:
-            continue
-        if other.metadata.name != new.metadata.name and network.version == own.version and network.overlaps(own):
-            reason = f"overlaps {network} of IPPool/{other.metadata.name}"
-            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
 
 
 def _cidr_problems(pool: IPPool, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[Problem]:
@@ -157,16 +165,16 @@ def _selector_problems(pool: IPPool) -> Iterator[Problem]:
         yield from selector_problems(f"spec.{name}", text)
 
 
-def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
+def changes(old: IPPool, new: IPPool) -> Iterator[Problem]:
     """A pool's range and block size stay: blocks that were claimed in it are cut after them."""
-    remedy = "make another pool, and disable this one"
+    remedy = "make a new pool, disable this one, and delete it when its addresses are given back"
     before, after = _network(old), _network(new)
     if before is None or after is None:
         return
     if before != after:
-        yield Problem("spec.cidr", new.spec.cidr, f"is {old.spec.cidr} and can't change", remedy)
+        yield Problem("spec.cidr", new.spec.cidr, f"was {old.spec.cidr} and can't change", remedy)
     elif old.block_size != new.block_size:
-        yield Problem("spec.blockSize", new.spec.block_size, f"is {old.block_size} and can't change", remedy)
+        yield Problem("spec.blockSize", new.spec.block_size, f"was {old.block_size} and can't change", remedy)
 
 
 def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
@@ -184,14 +192,21 @@ def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
     return found
 
 
+def overlap_problems(new: IPPool, others: Iterable[IPPool]) -> Iterator[Problem]:
+    """What Calico refuses when a pool is made: a range that overlaps another pool's, disabled ones included."""
+    for other in others:
+        if other.metadata.name != new.metadata.name and _overlap(new, other):
+            reason = f"overlaps {other.spec.cidr} of IPPool/{other.metadata.name}"
+            yield Problem("spec.cidr", new.spec.cidr, reason, "choose a range that no other pool has")
+
+
 def _age(pool: IPPool) -> tuple[str, str]:
     return pool.metadata.creation_timestamp or "", pool.metadata.name
 
 
 def _overlap(one: IPPool, other: IPPool) -> bool:
-    return one.family == other.family and ipaddress.ip_network(one.spec.cidr).overlaps(
-        ipaddress.ip_network(other.spec.cidr)
-    )
+    mine, theirs = _network(one), _network(other)
+    return mine is not None and theirs is not None and mine.version == theirs.version and mine.overlaps(theirs)
 
 
 def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -204,5 +219,5 @@ def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
 
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    change_problems=change_problems, short_names=("ipp", "ipps", "pool", "pools"),
+    changes=changes, short_names=("ipp", "ipps", "ippool", "pool", "pools"),
 )  # fmt: skip

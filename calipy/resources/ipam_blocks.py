@@ -40,7 +40,8 @@ class IPAMBlockSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     sequence_number_for_allocation: dict[str, int] = {}
     """Decimal ordinal -> the block's sequence number when that address was given out."""
     deleted: bool = False
-    strict_affinity: bool = msgspec.field(name="strictAffinity", default=False)
+    strict_affinity: bool = msgspec.field(name="strictAffinity", default_factory=lambda: False)
+    """Means nothing any more, but the schema requires it: the factory keeps it from being left out as a default."""
 
 
 class IPAMBlock(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="IPAMBlock"):
@@ -67,6 +68,9 @@ def problems(block: IPAMBlock) -> Iterator[Problem]:
         reason = f"has {len(spec.allocations)} entries where the block has {size} addresses"
         yield Problem("spec.allocations", "[...]", reason, "restore the block from a backup")
     known = len(spec.attributes)
+    used = [index for index in spec.allocations if index is not None]
+    if not used or (min(used) >= 0 and max(used) < known):
+        return
     for ordinal, index in enumerate(spec.allocations):
         if index is not None and not 0 <= index < known:
             reason = f"points at attribute {index} of {known}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from calipy.resources.metadata import Kind, ObjectMeta, Problem, Resource
 
@@ -19,8 +19,8 @@ class IPAMConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, rename=
     auto_allocate_blocks: bool = True
     max_blocks_per_host: int = 0
     ip_cooldown_seconds: int = 0
-    kube_virt_vm_address_persistence: Literal["Enabled", "Disabled"] | None = field(
-        name="kubeVirtVMAddressPersistence", default=None
+    kube_virt_vm_address_persistence: Literal["Enabled", "Disabled"] | UnsetType = field(
+        name="kubeVirtVMAddressPersistence", default=UNSET
     )
 
 

@@ -18,6 +18,7 @@ from calipy.resources import (
     namespaces,
     nodes,
     pods,
+    secrets,
 )
 from calipy.resources.metadata import Kind
 
@@ -25,6 +26,7 @@ ALL: tuple[Kind[Any], ...] = (
     nodes.KIND,
     namespaces.KIND,
     pods.KIND,
+    secrets.KIND,
     ip_pools.KIND,
     ipam_blocks.KIND,
     block_affinities.KIND,

@@ -13,7 +13,7 @@ from calipy.felix.calc.change import NodeState, SetKey, difference, everything
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane, Refused
 from calipy.felix.drivers.links import LinksDriver
-from calipy.felix.drivers.nftables import NftablesDriver, open_driver
+from calipy.felix.drivers.nftables import NftablesDriver
 from calipy.felix.drivers.routes import RoutesDriver
 from calipy.felix.plans import RoutePlanner, TunnelPlanner, route_owner
 from calipy.felix.rules.compile import STATIC, RulesPlanner, endpoint_owner
@@ -22,7 +22,7 @@ from calipy.model.origins import Origin
 from calipy.model.routes import NextHop, Route
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS
 from calipy.model.tunnels import Tunnel, TunnelPeer
-from calipy.netlink.socket import ROUTE, NetlinkSocket
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
 
 POOLS = {4: "10.244.0.0/16", 6: "fd00:10::/48"}
 
@@ -55,14 +55,15 @@ def state(*endpoints: WorkloadEndpoint, routes: tuple[Route, ...] = (), **fields
 class Node:
     """A dataplane in a namespace."""
 
-    def __init__(self, namespace: Any, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, namespace: Any, thread: ThreadPoolExecutor, own: bool = True) -> None:
         self.namespace = namespace
         self.route_socket = NetlinkSocket.open(ROUTE, namespace=namespace.fd)
-        self.nftables: NftablesDriver = open_driver(namespace.fd)
+        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace.fd), own=own)
         self.planner = RulesPlanner()
+        self.links = LinksDriver(self.route_socket, namespace.fd)
         self.areas = [
             Area(self.nftables, self.planner),
-            Area(LinksDriver(self.route_socket), TunnelPlanner()),
+            Area(self.links, TunnelPlanner()),
             Area(RoutesDriver(self.route_socket), RoutePlanner()),
         ]
         self.dataplane = Dataplane(self.areas, thread)
@@ -81,6 +82,7 @@ class Node:
 
     def close(self) -> None:
         self.route_socket.close()
+        self.links.close()
         self.nftables.close()
 
 
@@ -90,8 +92,8 @@ async def nodes(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[[Any
     with ThreadPoolExecutor(1, "kernel") as thread:
         async with asyncio.TaskGroup() as tasks:
 
-            def make(namespace: Any) -> Node:
-                node = Node(namespace, thread)
+            def make(namespace: Any, own: bool = True) -> Node:
+                node = Node(namespace, thread, own)
                 made.append(node)
                 running.append(tasks.create_task(node.dataplane.run()))
                 return node
@@ -214,62 +216,19 @@ async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:
     assert "vxlan.calico" in host.run("ip", "-o", "link")
 
 
-class Wire:
-    """Two pods and an outside host around a node."""
-
-    def __init__(self, namespaces: Any) -> None:
-        self.host = namespaces("host")
-        self.outside = namespaces("out")
-        self.pods = {name: namespaces(name) for name in ("a", "b", "u")}
-        self.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for number, (name, pod) in enumerate(self.pods.items(), 1):
-            self._plug(f"cali{name}", pod, f"10.244.0.{number}/32")
-        self.host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", self.outside.name)
-        self.host.run("ip", "addr", "add", "10.9.0.1/24", "dev", "up0")
-        self.host.run("ip", "link", "set", "up0", "up")
-        self.outside.run("ip", "addr", "add", "10.9.0.9/24", "dev", "eth0")
-        self.outside.run("ip", "link", "set", "eth0", "up")
-
-    def _plug(self, link: str, pod: Any, address: str) -> None:
-        self.host.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.name)
-        self.host.run("ip", "link", "set", link, "address", "ee:ee:ee:ee:ee:ee")
-        self.host.run("sysctl", "-qw", f"net.ipv4.conf.{link}.proxy_arp=1")
-        self.host.run("ip", "link", "set", link, "up")
-        self.host.run("ip", "route", "add", address, "dev", link, "proto", "80", "metric", "1024")
-        pod.run("ip", "addr", "add", address, "dev", "eth0")
-        pod.run("ip", "link", "set", "eth0", "up")
-        pod.run("ip", "route", "add", "169.254.1.1", "dev", "eth0")
-        pod.run("ip", "route", "add", "default", "via", "169.254.1.1")
-        pod.run("ip", "neigh", "add", "169.254.1.1", "lladdr", "ee:ee:ee:ee:ee:ee", "dev", "eth0", "nud", "permanent")
-
-    def ping(self, pod: str, target: str, *options: str) -> bool:
-        command = ["ping", "-c1", "-W1", *options, target]
-        return "1 received" in self.pods[pod].run(*command, check=False)
-
-    def routes(self) -> tuple[Route, ...]:
-        found = []
-        for number, name in enumerate(self.pods, 1):
-            index = int(self.host.run("cat", f"/sys/class/net/cali{name}/ifindex"))
-            found.append(
-                Route(
-                    prefix=f"10.244.0.{number}/32",
-                    origin=Origin("workload", name),
-                    next_hops=(NextHop(None, f"cali{name}", index),),
-                    scope="link",
-                )
-            )
-        return tuple(found)
-
-
-async def test_packets_pass_as_the_rules_say(nodes: Any, namespaces: Any) -> None:
-    wire = Wire(namespaces)
-    node = nodes(wire.host)
-    known = [endpoint("a", "10.244.0.1"), endpoint("b", "10.244.0.2")]
-    await node.become(state(*known, routes=wire.routes()))
-    assert wire.ping("a", "10.244.0.2")
-    assert not wire.ping("a", "10.244.0.3"), "to an interface that nobody knows"
-    assert not wire.ping("u", "10.244.0.1"), "from an interface that nobody knows"
-    wire.pods["a"].run("ip", "addr", "add", "10.244.0.77/32", "dev", "eth0")
-    assert not wire.ping("a", "10.244.0.2", "-I", "10.244.0.77"), "with an address that isn't the pod's"
-    assert not wire.ping("a", "10.9.0.1"), "to the host: defaultEndpointToHostAction is Drop"
-    assert wire.ping("a", "10.9.0.9"), "to the outside, which has no way back to pods but through NAT"
+async def test_a_chain_that_others_jump_to_is_busy_and_goes_after_a_reading(
+    nodes: Any, namespaces: Any, caplog: Any
+) -> None:
+    host = namespaces("host")
+    node = nodes(host, own=False)
+    a, b = endpoint("a", "10.244.0.1"), endpoint("b", "10.244.0.2")
+    await node.become(state(a, b))
+    host.run("nft", "add chain inet calipy strange; add rule inet calipy strange jump cali-fw-calia")
+    await node.become(state(b))
+    await asyncio.wait_for(node.dataplane.idle(), 5)
+    assert "cali-fw-calia can't be deleted: Device or resource busy; reading the kernel anew" in caplog.text
+    listed = host.run("nft", "list", "table", "inet", "calipy")
+    assert "calia" not in listed
+    assert "strange" not in listed
+    assert "calib" in listed
+    assert not node.dataplane.refused

@@ -12,7 +12,7 @@ from calipy.felix.calc.settings import FelixSettings
 from calipy.resources.felix_configurations import FelixConfiguration, Value, values
 from calipy.resources.selectors import parse
 
-_ATTRIBUTES: Mapping[str, str] = {
+ATTRIBUTES: Mapping[str, str] = {
     "ipv6Support": "ipv6_support",
     "ipForwarding": "ip_forwarding",
     "defaultEndpointToHostAction": "default_endpoint_to_host_action",
@@ -21,7 +21,6 @@ _ATTRIBUTES: Mapping[str, str] = {
     "natOutgoingAddress": "nat_outgoing_address",
     "natOutgoingExclusions": "nat_outgoing_exclusions",
     "iptablesNATOutgoingInterfaceFilter": "nat_outgoing_interface_filter",
-    "nftablesMarkMask": "mark_mask",
     "deviceRouteProtocol": "device_route_protocol",
     "deviceRouteSourceAddress": "device_route_source_address",
     "deviceRouteSourceAddressIPv6": "device_route_source_address_ipv6",
@@ -36,6 +35,7 @@ _ATTRIBUTES: Mapping[str, str] = {
     "vxlanPort": "vxlan_port",
     "vxlanVNI": "vxlan_vni",
     "allowVXLANPacketsFromWorkloads": "allow_vxlan_from_workloads",
+    "allowIPIPPacketsFromWorkloads": "allow_ipip_from_workloads",
     "mtuIfacePattern": "mtu_interface_pattern",
     "programClusterRoutes": "program_cluster_routes",
     "logSeverityScreen": "log_severity_screen",
@@ -94,10 +94,15 @@ def _process(process: Mapping[str, Mapping[str, Value]]) -> Iterator[Layer]:
             yield source, process[source]
 
 
+OTHERS = ("interfacePrefix", "featureDetectOverride")
+"""Those that become an attribute of another shape."""
+
+
 def _settings(found: Mapping[str, Value], sources: Mapping[str, str]) -> FelixSettings:
     attributes: dict[str, object] = {
-        attribute: found[name] for name, attribute in _ATTRIBUTES.items() if found.get(name) is not None
+        attribute: found[name] for name, attribute in ATTRIBUTES.items() if found.get(name) is not None
     }
+    attributes["checksum_offload_broken"] = found.get("featureDetectOverride") == ("ChecksumOffloadBroken",)
     prefixes = found.get("interfacePrefix")
     if prefixes:
         attributes["interface_prefixes"] = tuple(str(prefixes).split(","))

@@ -21,7 +21,6 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] = "IPPoolsOnly"
     nat_outgoing_interface_filter: str | None = None
     nat_port_range: tuple[int, int] | None = None
-    mark_mask: int = 0xFFFF0000
     device_route_protocol: int = 80
     device_route_source_address: str | None = None
     device_route_source_address_ipv6: str | None = None
@@ -36,7 +35,10 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     vxlan_mtu_v6: int = 0
     vxlan_port: int = 4789
     vxlan_vni: int = 4096
+    checksum_offload_broken: bool = False
+    """featureDetectOverride ChecksumOffloadBroken; Linux up to 5.7, which is below our floor, would detect it."""
     allow_vxlan_from_workloads: bool = False
+    allow_ipip_from_workloads: bool = False
     mtu_interface_pattern: str = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] = "EnabledIPIPOnly"
     log_severity_screen: str = "Info"

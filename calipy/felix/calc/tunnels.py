@@ -51,6 +51,7 @@ def tunnel(
         mac=mine.vxlan[family].mac,
         mtu=mtu or ((parent.mtu if parent else 1500) - OVERHEAD[family]),
         address=mine.vxlan[family].address,
+        offload=not settings.checksum_offload_broken,
         peers=tuple(sorted(_peers(me, nodes, family))),
         waits_for="" if parent else f"no link has the node's address {local}",
     )

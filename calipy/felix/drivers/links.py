@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from calipy.felix.drivers.offloads import Offloads
 from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
 from calipy.felix.plans import DeviceAddress, ForwardingEntry, TunnelNeighbour, VxlanDevice
@@ -27,12 +28,18 @@ class LinksDriver:
     name = "links"
     transactional = False
 
-    def __init__(self, socket: NetlinkSocket) -> None:
+    def __init__(self, socket: NetlinkSocket, namespace: int | None = None) -> None:
+        """`namespace` is the descriptor of the socket's network namespace, None = this one."""
         self._socket = socket
+        self._offloads = Offloads(namespace)
         self._deleted: set[int] = set()
         self._devices: dict[str, VxlanDevice] = {}
         self._entries: dict[str, dict[ObjectName, Struct]] = {}
         """What hangs on a device, by its name: it goes with it."""
+
+    def close(self) -> None:
+        """Lets go of what it opened itself."""
+        self._offloads.close()
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of any of the values in `plans` that belong to tunnels."""
@@ -63,6 +70,9 @@ class LinksDriver:
                     parent=by_index.get(link.vxlan.device or 0, ""),
                     mac=link.mac or "",
                     mtu=link.mtu,
+                    learning=link.vxlan.learning,
+                    group=link.vxlan.group or "",
+                    offload=self._offloads.get(link.name),
                     up=link.up,
                 )
         yield None
@@ -148,7 +158,15 @@ class LinksDriver:
             Refusal(op.name, refusal.errno, refusal.text)
             for refusal in self._socket.request(messages)
             if isinstance(op, Put) or refusal.errno not in _GONE
-        ]
+        ] or list(self._set_offload(op))
+
+    def _set_offload(self, op: Op) -> Iterator[Refusal]:
+        if isinstance(op, Put) and isinstance(op.value, VxlanDevice):
+            try:
+                if self._offloads.get(op.name.name) != op.value.offload:
+                    self._offloads.set(op.name.name, op.value.offload)
+            except OSError as error:
+                yield Refusal(op.name, error.errno or 0, f"checksum offload: {error.strerror}")
 
     def _lost_entries(self, op: Put) -> list[ObjectName]:
         """A new device has none; a new MAC costs the neighbours."""
@@ -166,7 +184,7 @@ class LinksDriver:
         there, wanted = self._devices.get(op.name.name), op.value
         if not op.replaces or there is None or not isinstance(wanted, VxlanDevice):
             return False
-        return replace(there, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up) == wanted
+        return replace(there, mac=wanted.mac, mtu=wanted.mtu, offload=wanted.offload, up=wanted.up) == wanted
 
     def _messages(self, op: Op) -> Iterator[Message]:
         if isinstance(op, Put):

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Protocol
 
+from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import (
     AddressGone,
     AddressSeen,
@@ -92,14 +93,15 @@ class Monitor:
         notice: Notice,
         losses: Losses,
         devices: OwnDevices,
-        prefixes: tuple[str, ...],
+        settings: FelixSettings,
         namespace: int | None = None,
     ) -> None:
         self._post = post
         self._notice = notice
         self._losses = losses
         self._devices = devices
-        self.prefixes = prefixes
+        self._prefixes = settings.interface_prefixes
+        self.remove_external_routes = settings.remove_external_routes
         self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
         self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
         self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
@@ -260,7 +262,7 @@ class Monitor:
             else:
                 self._foreign.pop(key, None)
             self._foreign_moved = True
-        elif route.protocol in _OURS or (route.device in self.workload_links and route.kind == "unicast"):
+        elif route.protocol in _OURS or (route.kind == "unicast" and self.owns_routes(route.device or 0)):
             if packet.port == 0:
                 self._kernels_own(packet.kind, route)
                 return
@@ -306,11 +308,30 @@ class Monitor:
             if packet.port not in self.own_ports and nf_tables.names_table(packet.body, "calipy"):
                 self._notice("nftables", "table calipy was changed by somebody else")
 
+    # --- what is ours ---
+
+    def owns_routes(self, index: int) -> bool:
+        """True if all routes over a link are ours, whoever wrote them."""
+        if index in self.workload_links:
+            return self.remove_external_routes
+        link = self.links.get(index)
+        return link is not None and link.name in DEVICES
+
+    def follow(self, settings: FelixSettings) -> None:
+        """Takes in settings that decide what is ours."""
+        self.remove_external_routes = settings.remove_external_routes
+        if settings.interface_prefixes != self._prefixes:
+            self._prefixes = settings.interface_prefixes
+            self.workload_links.clear()
+            for link in self.links.values():
+                self._keep(link)
+            self._post([self._read_routes()])
+
     # --- what is remembered ---
 
     def _keep(self, link: Link) -> LinkSeen:
         self.links[link.index] = link
-        if link.name.startswith(self.prefixes):
+        if link.name.startswith(self._prefixes):
             self.workload_links[link.index] = link
         return LinkSeen(link)
 
@@ -327,9 +348,13 @@ class Monitor:
             and route.kind == "unicast"
             and not route.cloned
             and route.protocol not in _OURS
-            and not any(device in self.workload_links for device in devices)
+            and not any(self._is_own_link(device or 0) for device in devices)
             and not route.destination.startswith("fe80:")
         )
+
+    def _is_own_link(self, index: int) -> bool:
+        link = self.links.get(index)
+        return index in self.workload_links or (link is not None and link.name in DEVICES)
 
 
 def _link(found: rtnetlink.Link) -> Link:

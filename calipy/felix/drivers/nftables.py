@@ -157,8 +157,10 @@ class NftablesDriver:
             if refused is None:
                 return Outcome(resync=f"the kernel refused a batch: {refusal.text}")
             named.setdefault(refused, Refusal(refused, refusal.errno, refusal.text))
-        if any(refusal.errno == errno.ENOENT for refusal in named.values() if _is_delete(ops, refusal.name)):
-            return Outcome(resync="something that was to be deleted is not there")
+        for name, found in named.items():
+            if _is_delete(ops, name):
+                # Gone already, or used by what others put into the table: a reading finds either.
+                return Outcome(resync=f"{name.kind} {name.name} can't be deleted: {found.reason}")
         return Outcome(refusals=tuple(named.values()))
 
     def _messages(self, ops: Sequence[Op]) -> Iterator[tuple[ObjectName, Message]]:

@@ -1,13 +1,13 @@
 """The one writer of the FIB: every route of ours, whatever it came from.
 
-Ours are the routes of the main table with our protocols (80, BIRD's 12), and, where removeExternalRoutes says so, all
-unicast routes on workload interfaces: so what a Calico node left (protocol 3) is adopted.
+Ours are the routes of the main table with our protocols (80, BIRD's 12), all on tunnel devices, and, where
+removeExternalRoutes says so, all on workload interfaces: so what a Calico node left (protocol 3) is adopted.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
 from calipy.felix.plans import KernelRoute, Way, route_key, route_name
 from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
-from calipy.netlink import rtnetlink
+from calipy.netlink import messages, rtnetlink
 from calipy.netlink.messages import Message
 from calipy.netlink.socket import NetlinkSocket
 
@@ -33,14 +33,13 @@ class RoutesDriver:
     name = "routes"
     transactional = False
 
-    def __init__(self, socket: NetlinkSocket, workload_indices: Mapping[int, object] | None = None) -> None:
+    def __init__(self, socket: NetlinkSocket, owns_link: Callable[[int], bool] = lambda index: False) -> None:
+        """`owns_link` tells by a link's index whether all routes over it are ours."""
         self._socket = socket
-        self._learned: set[ObjectName] = set()
+        self._owns_link = owns_link
         self._protocols: dict[ObjectName, int] = {}
         self._links: dict[ObjectName, tuple[int, ...]] = {}
         self._over: dict[int, set[ObjectName]] = {}
-        self.workload_indices = workload_indices if workload_indices is not None else {}
-        """Indices of links whose routes are all ours; the agent keeps it current."""
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of a KernelRoute."""
@@ -95,27 +94,41 @@ class RoutesDriver:
         if route.protocol in (PROTOCOL_CALIPY, PROTOCOL_BIRD):
             return True
         kernels_own = route.protocol == rtnetlink.PROTOCOL_KERNEL
-        return not kernels_own and route.kind == "unicast" and route.device in self.workload_indices
+        return not kernels_own and route.kind == "unicast" and self._owns_link(route.device or 0)
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
         """Writes routes; each is taken or refused by itself."""
-        refusals = []
-        for refusal in self._socket.request([self._message(op) for op in ops]):
-            op = ops[refusal.index]
-            if isinstance(op, Put) or refusal.errno not in _GONE:
-                refusals.append(Refusal(op.name, refusal.errno, refusal.text))
+        answers = self._socket.request([self._message(op) for op in ops])
+        refusals = tuple(found for answer in answers if (found := self._judge(ops[answer.index], answer)) is not None)
+        refused = {refusal.name for refusal in refusals}
         for op in ops:
             value = op.value if isinstance(op, Put) else None
             assert value is None or isinstance(value, KernelRoute)
-            self._remember(op.name, value)
-        return Outcome(refusals=tuple(refusals))
+            if op.name not in refused:
+                self._remember(op.name, value)
+        return Outcome(refusals=refusals)
+
+    def _judge(self, op: Op, answer: messages.Refusal) -> Refusal | None:
+        """What an answer comes to: nothing where what was to go isn't there, or a second try succeeds."""
+        if not isinstance(op, Put):
+            return None if answer.errno in _GONE else Refusal(op.name, answer.errno, answer.text)
+        if op.replaces and answer.errno == errno.EINVAL and ":" in op.name.name:
+            # Linux finds an IPv6 gateway of a tunnel, which lies in its node's block, by the very route that is to be
+            # replaced, and refuses it where that one has another device.
+            again = self._socket.request([self._delete(op.name), self._message(op)])
+            if not any(second.index == 1 for second in again):
+                return None
+        return Refusal(op.name, answer.errno, answer.text)
 
     def _message(self, op: Op) -> Message:
         key = route_key(op.name)
         if isinstance(op, Put):
             assert isinstance(op.value, KernelRoute)
             return rtnetlink.put_route(netlink_route(key, op.value))
-        protocol = self._protocols.get(op.name, 0)
+        return self._delete(op.name)
+
+    def _delete(self, name: ObjectName) -> Message:
+        key, protocol = route_key(name), self._protocols.get(name, 0)
         family = 6 if ":" in key.prefix else 4
         return rtnetlink.delete_route(
             rtnetlink.Route(

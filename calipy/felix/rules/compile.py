@@ -33,14 +33,10 @@ class RulesPlanner:
         """Sets first, then static rules, then endpoints: only those that the change names or its settings touch."""
         yield from self._set_plans(change, state)
         if change.settings is not None or change.sets or change.tunnels:
-            self.compiled += 1
-            yield Plan(STATIC, statics.compile(state))
+            yield self._static(state)
         touched = state.endpoints if change.settings is not None else change.endpoints
         for id_ in {**touched, **change.endpoints}:
-            endpoint = state.endpoints.get(id_)
-            self.compiled += 1
-            objects = endpoints.compile(endpoint, state.settings) if endpoint is not None else None
-            yield Plan(endpoint_owner(id_), objects)
+            yield self._endpoint(id_, state)
 
     def _set_plans(self, change: Change, state: NodeState) -> Iterator[Plan]:
         for key in {**change.sets, **change.members}:
@@ -51,8 +47,33 @@ class RulesPlanner:
             if amendment is not None:
                 yield Plan(set_owner(key), added=amendment[0], removed=amendment[1], amends=True)
             else:
-                self.compiled += 1
-                yield Plan(set_owner(key), sets.compile(key, state))
+                yield self._set(key, state)
+
+    def plan(self, owner: Owner, state: NodeState) -> Plan:
+        """All that one owner wants."""
+        if owner == STATIC:
+            return self._static(state)
+        for id_ in state.endpoints if owner.kind == "endpoint" else ():
+            if endpoint_owner(id_) == owner:
+                return self._endpoint(id_, state)
+        for key in state.sets if owner.kind == "set" else ():
+            if set_owner(key) == owner:
+                return self._set(key, state)
+        return Plan(owner)
+
+    def _static(self, state: NodeState) -> Plan:
+        self.compiled += 1
+        return Plan(STATIC, statics.compile(state))
+
+    def _endpoint(self, id_: EndpointId, state: NodeState) -> Plan:
+        self.compiled += 1
+        endpoint = state.endpoints.get(id_)
+        objects = endpoints.compile(endpoint, state.settings) if endpoint is not None else None
+        return Plan(endpoint_owner(id_), objects)
+
+    def _set(self, key: SetKey, state: NodeState) -> Plan:
+        self.compiled += 1
+        return Plan(set_owner(key), sets.compile(key, state))
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """An endpoint whose rules are refused drops everything; others stay as they are until they are retried."""

@@ -69,7 +69,8 @@ def _from_rules(endpoint: WorkloadEndpoint, settings: FelixSettings, origin: Ori
     if not settings.allow_vxlan_from_workloads:
         vxlan = (Protocol(_UDP), Ports("destination", settings.vxlan_port, settings.vxlan_port))
         yield Rule(vxlan, deny(settings), Origin("encapsulation", origin.name))
-    yield Rule((Protocol(_IPIP),), deny(settings), Origin("encapsulation", origin.name))
+    if not settings.allow_ipip_from_workloads:
+        yield Rule((Protocol(_IPIP),), deny(settings), Origin("encapsulation", origin.name))
     for family in (4, 6):
         own = [address for address in endpoint.addresses if (6 if ":" in address else 4) == family]
         others = tuple(Address("source", address, negated=True) for address in own)

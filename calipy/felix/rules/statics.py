@@ -35,6 +35,7 @@ from calipy.felix.rules.values import (
     Return,
     Rule,
     SetSpec,
+    Side,
     SourceNat,
 )
 from calipy.model.origins import Origin
@@ -45,6 +46,11 @@ _RAW, _FILTER, _SOURCE_NAT = -300, 0, 100
 _ESTABLISHED = Rule((ConnectionState(("established", "related")),), Accept(), Origin("static", "established"))
 _WAYS: tuple[tuple[Direction, str], ...] = (("in", names.FROM_WORKLOAD), ("out", names.TO_WORKLOAD))
 _FORWARD = Hook(type="filter", hook="forward", priority=_FILTER)
+_INPUT = Hook(type="filter", hook="input", priority=_FILTER)
+_DISCOVERY = tuple(
+    Rule((Protocol(_ICMPV6), IcmpType(first, last)), Accept(), Origin("static", "neighbour discovery"))
+    for first, last in ((130, 133), (135, 136))
+)
 
 
 def compile(state: NodeState) -> Objects:
@@ -53,14 +59,17 @@ def compile(state: NodeState) -> Objects:
 
 
 def skeleton(settings: FelixSettings) -> Objects:
-    """What stands in for everything while nothing is known: established flows pass, all other forwarding from and to
-    workloads is dropped. The host itself is not held up on its way to its own pods."""
-    rules = [_ESTABLISHED]
-    for direction, _ in _WAYS:
-        rules += [
-            Rule((match,), Drop(), Origin("static", "not in sync yet")) for match in _workloads(settings, direction)
-        ]
-    return {names.chain("filter-FORWARD"): Chain(tuple(rules), _FORWARD)}
+    """What stands in for everything while nothing is known: established flows pass, all else from and to workloads is
+    dropped, but neighbour discovery. The host itself is not held up on its way to its own pods."""
+
+    def dropped(direction: Direction) -> Iterator[Rule]:
+        for match in _workloads(settings, direction):
+            yield Rule((match,), Drop(), Origin("static", "not in sync yet"))
+
+    return {
+        names.chain("filter-FORWARD"): Chain((_ESTABLISHED, *dropped("in"), *dropped("out")), _FORWARD),
+        names.chain("filter-INPUT"): Chain((_ESTABLISHED, *_DISCOVERY, *dropped("in")), _INPUT),
+    }
 
 
 def _objects(state: NodeState) -> Iterator[tuple[ObjectName, Struct]]:
@@ -73,8 +82,9 @@ def _objects(state: NodeState) -> Iterator[tuple[ObjectName, Struct]]:
     yield names.chain(names.WORKLOAD_TO_HOST), _workload_to_host(settings)
     yield names.chain(names.NAT_OUTGOING), Chain(tuple(_nat_outgoing(state)))
     yield names.chain("nat-POSTROUTING"), _postrouting(state)
-    for name, hook in (("raw-PREROUTING", "prerouting"), ("raw-OUTPUT", "output")):
-        yield names.chain(name), Chain(tuple(_untracked(state)), Hook(type="filter", hook=hook, priority=_RAW))  # type: ignore[arg-type]
+    incoming, outgoing = tuple(_untracked(state, "source")), tuple(_untracked(state, "destination"))
+    yield names.chain("raw-PREROUTING"), Chain(incoming, Hook(type="filter", hook="prerouting", priority=_RAW))
+    yield names.chain("raw-OUTPUT"), Chain(outgoing, Hook(type="filter", hook="output", priority=_RAW))
 
 
 def _workloads(settings: FelixSettings, direction: Direction) -> Iterator[Match]:
@@ -112,22 +122,17 @@ def _input(state: NodeState) -> Chain:
         Rule((match,), Jump(names.WORKLOAD_TO_HOST), Origin("static", "workload to host"))
         for match in _workloads(settings, "in")
     ]
-    return Chain(tuple(rules), Hook(type="filter", hook="input", priority=_FILTER))
+    return Chain(tuple(rules), _INPUT)
 
 
 def _workload_to_host(settings: FelixSettings) -> Chain:
     """Neighbour discovery and multicast listener messages pass (ICMPv6 130 to 133, 135, 136, as in Calico); the rest
     goes the endpoint's way, then defaultEndpointToHostAction."""
-    icmp = Protocol(_ICMPV6)
-    discovery = tuple(
-        Rule((icmp, IcmpType(first, last)), Accept(), Origin("static", "neighbour discovery"))
-        for first, last in ((130, 133), (135, 136))
-    )
     actions: dict[str, Action] = {"DROP": deny(settings), "ACCEPT": Accept(), "RETURN": Return()}
     end = actions[settings.default_endpoint_to_host_action]
     return Chain(
         (
-            *discovery,
+            *_DISCOVERY,
             Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host")),
             Rule((), end, Origin("setting", "defaultEndpointToHostAction")),
         )
@@ -154,7 +159,8 @@ def _nat_outgoing(state: NodeState) -> Iterator[Rule]:
         if settings.nat_outgoing_exclusions == "IPPoolsAndHostIPs":
             matches.append(InSet("destination", _set(state, ALL_HOSTS, family), family, negated=True))
         if settings.nat_outgoing_interface_filter:
-            matches.append(Interface("out", settings.nat_outgoing_interface_filter))
+            name = settings.nat_outgoing_interface_filter
+            matches.append(Interface("out", name.removesuffix("+"), prefix=name.endswith("+")))
         yield from _translations(tuple(matches), settings, family)
 
 
@@ -191,7 +197,10 @@ def _postrouting(state: NodeState) -> Chain:
     return Chain(tuple(rules), Hook(type="nat", hook="postrouting", priority=_SOURCE_NAT))
 
 
-def _untracked(state: NodeState) -> Iterator[Rule]:
-    """The tunnel's own packets need no connection: it would cost, and masquerading would spoil them."""
-    for port in sorted({tunnel.port for tunnel in state.tunnels.values()}):
-        yield Rule((Protocol(_UDP), Ports("destination", port, port)), NoTrack(), Origin("static", "VXLAN"))
+def _untracked(state: NodeState, side: Side) -> Iterator[Rule]:
+    """The tunnel's own packets, from nodes and to nodes, need no connection: it would cost, and masquerading would
+    spoil them. Others' packets with that port do: it may be one that our NAT has chosen."""
+    for tunnel in state.tunnels.values():
+        nodes = InSet(side, _set(state, VXLAN_HOSTS, tunnel.family), tunnel.family)
+        port = Ports("destination", tunnel.port, tunnel.port)
+        yield Rule((nodes, Protocol(_UDP), port), NoTrack(), Origin("static", "VXLAN"))

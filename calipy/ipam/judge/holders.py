@@ -7,7 +7,7 @@ from collections import defaultdict
 from msgspec import Struct, structs
 
 from calipy.conversion.pods import pod_addresses
-from calipy.ipam.blocks import handle_of
+from calipy.ipam.blocks import SYSTEM_HANDLE, handle_of
 from calipy.ipam.claims import block_of, pool_of
 from calipy.ipam.judge.values import Allocation, Standing
 from calipy.ipam.judge.worlds import BlockView, Entry, Findings, World
@@ -21,7 +21,6 @@ _TUNNEL_NOTES = {
     "vxlanTunnelAddress": nodes.VXLAN_ADDRESS,
     "vxlanV6TunnelAddress": nodes.VXLAN_V6_ADDRESS,
 }
-_SYSTEM_HANDLE = "windows-reserved-ipam-handle"
 
 
 class User(Struct, frozen=True, gc=False):
@@ -78,7 +77,7 @@ def _stood(world: World, allocation: Allocation) -> Allocation:
 
 def _standing(world: World, allocation: Allocation) -> tuple[Standing, str]:
     gone = bool(allocation.node) and allocation.node not in world.nodes
-    if allocation.handle.lower() == _SYSTEM_HANDLE:
+    if allocation.handle.lower() == SYSTEM_HANDLE:
         return "unknowable", "it is set aside for Windows"
     if allocation.type:
         return _tunnel_standing(world, allocation, gone=gone)

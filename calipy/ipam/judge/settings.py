@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
-from itertools import combinations
 
 from calipy.ipam.judge.worlds import Findings, World
 from calipy.resources import ip_pools, ip_reservations, ipam_configurations
-from calipy.resources.metadata import Kind, R
+from calipy.resources.metadata import Key, Kind, R
 
 
 def look(world: World, findings: Findings) -> None:
@@ -17,12 +15,9 @@ def look(world: World, findings: Findings) -> None:
     _refused(ip_pools.KIND, snapshot.pools, findings)
     _refused(ip_reservations.KIND, snapshot.reservations, findings)
     _refused(ipam_configurations.KIND, [snapshot.configuration], findings)
-    for one, other in combinations(world.pools, 2):
-        ours, theirs = ipaddress.ip_network(one.spec.cidr), ipaddress.ip_network(other.spec.cidr)
-        if ours.version == theirs.version and ours.overlaps(theirs):
-            keys = [ip_pools.KIND.key(other), ip_pools.KIND.key(one)]
-            words = f"pools {one.metadata.name} ({ours}) and {other.metadata.name} ({theirs}) overlap"
-            findings.add("pools-overlap", "error", keys, words, "disable one of them, then empty and delete it")
+    for name, problem in ip_pools.overlaps(world.masked).items():
+        words = f"{problem.field}: {problem.value!r}: {problem.reason}; no address is given out of this pool"
+        findings.add("pools-overlap", "error", [Key(ip_pools.KIND.name, name)], words, problem.remedy)
 
 
 def _refused(kind: Kind[R], values: Iterable[R], findings: Findings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,9 +9,10 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import Struct
 
-from calipy.ipam.claims import pool_of
+from calipy.ipam.blocks import from_rfc3339
+from calipy.ipam.claims import node_of, pool_of
 from calipy.ipam.judge.values import Finding, Severity, Snapshot, What
-from calipy.resources import block_affinities, ipam_blocks, ipam_handles
+from calipy.resources import block_affinities, ip_pools, ipam_blocks, ipam_handles
 from calipy.resources.block_affinities import BlockAffinity
 from calipy.resources.ip_pools import IPPool
 from calipy.resources.ipam_blocks import AllocationAttribute, IPAMBlock
@@ -65,8 +65,9 @@ class World:
     def __init__(self, snapshot: Snapshot, now_s: float) -> None:
         self.snapshot = snapshot
         self.now_s = now_s
-        sound = (pool for pool in snapshot.pools if masked(pool.spec.cidr))
-        self.pools = sorted(sound, key=lambda pool: pool.metadata.name)
+        self.masked = sorted((p for p in snapshot.pools if masked(p.spec.cidr)), key=lambda pool: pool.metadata.name)
+        overlapping = ip_pools.overlaps(self.masked)
+        self.pools = [pool for pool in self.masked if pool.metadata.name not in overlapping]
         self.nodes = {node.metadata.name: node for node in snapshot.nodes}
         self.pods = {(pod.metadata.namespace, pod.metadata.name): pod for pod in snapshot.pods}
         self.unreadable: list[IPAMBlock] = []
@@ -85,13 +86,12 @@ class World:
                 self.unreadable.append(block)
                 continue
             network = ipaddress.ip_network(block.spec.cidr)
-            kind, _, name = (block.spec.affinity or "").partition(":")
             yield BlockView(
                 block=block,
                 key=block_key(block),
                 network=network,
                 pool=pool_of(self.pools, block.spec.cidr),
-                owner=name if kind == "host" else "",
+                owner=node_of(block.spec.affinity),
                 entries=tuple(_entries(block, network)),
             )
 
@@ -102,9 +102,7 @@ class World:
 
     def old(self, moment: str | None, seconds: float) -> bool:
         """True if an RFC 3339 time lies so far back; also where there is none."""
-        if moment is None:
-            return True
-        return self.now_s - datetime.datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() >= seconds
+        return moment is None or self.now_s - from_rfc3339(moment) >= seconds
 
 
 class Findings:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +17,9 @@ from calipy.cni import wiring
 from calipy.cni.wiring import Wiring
 from calipy.conversion.nodes import vxlan_mac
 from calipy.felix.calc.world import ResourceGone, ResourcePut
+from calipy.felix.drivers.offloads import Offloads
 from calipy.felix.engine import Engine
+from calipy.felix.objects import Owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink import rtnetlink as rt
 from calipy.netlink.socket import ROUTE, NetlinkSocket, inside
@@ -61,12 +65,17 @@ class FelixNode:
     def _note(self, driver: str, reason: str) -> None:
         self.repaired[driver] += 1
 
-    async def start(self, group: asyncio.TaskGroup) -> None:
+    async def start(self, group: asyncio.TaskGroup, endpoints: Sequence[WorkloadEndpoint] = ()) -> None:
         """Everything, as the agent does once it is in sync."""
         engine = self.engine
         await engine.guard()
         engine.monitor.start()
+        engine.endpoints.restore(list(endpoints))
         self._tasks = [group.create_task(engine.calculator.run()), group.create_task(engine.dataplane.run())]
+
+    def successor(self) -> Engine:
+        """The next agent's engine, not yet at work; the test closes it."""
+        return Engine(self.name, {}, self._thread, namespace=self.host.fd)
 
     def stop(self) -> None:
         """As a killed agent: the kernel's state stays."""
@@ -97,7 +106,12 @@ class FelixNode:
 
     async def configure(self, **spec: object) -> None:
         """FelixConfiguration `default` becomes this."""
-        await self.put(FelixConfiguration(metadata=ObjectMeta(name="default"), spec=spec))
+        await self.put(self.settings_object(**spec))
+
+    @staticmethod
+    def settings_object(**spec: object) -> FelixConfiguration:
+        """FelixConfiguration `default`."""
+        return FelixConfiguration(metadata=ObjectMeta(name="default"), spec=spec)
 
     async def settled(self) -> None:
         """What the kernel said until now, and what was asked for, is dealt with."""
@@ -106,13 +120,26 @@ class FelixNode:
             await self.engine.calculator.post([])
             await asyncio.wait_for(self.engine.dataplane.idle(), 10)
 
-    async def add(self, name: str, *addresses: str) -> Pod:
-        """ADD, in CNI's order: rules, link, route."""
-        endpoint = WorkloadEndpoint(
+    @staticmethod
+    def endpoint(name: str, *addresses: str) -> WorkloadEndpoint:
+        """The endpoint of a pod default/<name>."""
+        return WorkloadEndpoint(
             id=EndpointId("k8s", f"default/{name}", "eth0"), container_id=f"c-{name}", interface=f"cali{name}",
             addresses=addresses, namespace="default", pod=name,
         )  # fmt: skip
+
+    async def add(self, name: str, *addresses: str) -> Pod:
+        """ADD, in CNI's order: rules, link, route."""
+        endpoint = self.endpoint(name, *addresses)
         await asyncio.wait_for(self.engine.endpoints.add(endpoint), 10)
+        pod = self.plug(endpoint)
+        await asyncio.wait_for(self.engine.endpoints.routed(endpoint), 10)
+        self.pods[name] = pod
+        return pod
+
+    def plug(self, endpoint: WorkloadEndpoint) -> Pod:
+        """CNI's part alone: the pod's namespace and link."""
+        name, addresses = endpoint.pod, endpoint.addresses
         pod = Pod(self._make(name), endpoint, 0)
         plan = Wiring(
             interface=endpoint.interface, pod_interface="eth0", container_id=endpoint.container_id, mtu=1400,
@@ -127,8 +154,6 @@ class FelixNode:
         with NetlinkSocket.open(ROUTE, namespace=pod.namespace.fd) as inner:
             index = rt.parse_link(inner.get(rt.get_link("eth0"))).index
             assert inner.request(list(wiring.pod_settings(plan, index))) == ()
-        await asyncio.wait_for(self.engine.endpoints.routed(endpoint), 10)
-        self.pods[name] = pod
         return pod
 
     async def delete(self, name: str) -> None:
@@ -151,6 +176,15 @@ class FelixNode:
         """Foreign changes repaired, by driver."""
         return {driver: count for driver, count in self.repaired.items() if count}
 
+    @property
+    def mac(self) -> str:
+        """Its tunnel device's MAC."""
+        return vxlan_mac(self.name, 4)
+
+    def offloads(self) -> Offloads:
+        """Its links' checksum offloads; the test closes it."""
+        return Offloads(self.host.fd)
+
     def counters(self) -> Mapping[str, tuple[int, int]]:
         """By driver: reads and writes."""
         return {area.driver.name: (area.reads, area.writes) for area in self.engine.areas}
@@ -165,8 +199,106 @@ def _write(settings: Any) -> None:
             file.write(setting.value)
 
 
+class Ear:
+    """A UDP socket in a namespace that hears, and answers."""
+
+    def __init__(self, namespace: Any, address: str, port: int = 0) -> None:
+        self.socket = datagrams(namespace, address, port)
+        self.address, self.port = self.socket.getsockname()[:2]
+
+    def hears(self, word: bytes, within_s: float = 2.0) -> tuple[str, int] | None:
+        """Who sent the word; None if it doesn't come."""
+        self.socket.settimeout(within_s)
+        try:
+            while True:
+                heard, sender = self.socket.recvfrom(65536)
+                if heard == word:
+                    return sender[:2]
+        except TimeoutError:
+            return None
+
+
+def datagrams(namespace: Any, address: str, port: int = 0) -> socket.socket:
+    """A UDP socket bound in a namespace."""
+    with inside(namespace.fd):
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((address, port))
+    return made
+
+
+class Wire:
+    """Packets between namespaces, with every socket closed in the end."""
+
+    inside = staticmethod(inside)
+    NEVER_S = 0.15
+    """How long nothing must come where a packet is to be dropped: the way is warm by then."""
+
+    def __init__(self) -> None:
+        self._open: list[socket.socket] = []
+        self._word = 0
+
+    def ear(self, namespace: Any, address: str, port: int = 0) -> Ear:
+        """A listener."""
+        ear = Ear(namespace, address, port)
+        self._open.append(ear.socket)
+        return ear
+
+    def mouth(self, namespace: Any, address: str, port: int = 0) -> socket.socket:
+        """A sender."""
+        self._open.append(datagrams(namespace, address, port))
+        return self._open[-1]
+
+    def raw(self, namespace: Any, protocol: int, family: int = socket.AF_INET) -> socket.socket:
+        """A raw socket."""
+        with inside(namespace.fd):
+            self._open.append(socket.socket(family, socket.SOCK_RAW, protocol))
+        return self._open[-1]
+
+    def word(self) -> bytes:
+        """A payload never sent before."""
+        self._word += 1
+        return b"word %d" % self._word
+
+    def passes(self, mouth: socket.socket, ear: Ear) -> tuple[str, int] | None:
+        """Sends a word: as whom the ear heard it."""
+        word = self.word()
+        mouth.sendto(word, (ear.address, ear.port))
+        return ear.hears(word)
+
+    def dropped(self, mouth: socket.socket, ear: Ear) -> bool:
+        """Sends a word that must not arrive."""
+        word = self.word()
+        with contextlib.suppress(OSError):  # rejected
+            mouth.sendto(word, (ear.address, ear.port))
+        return ear.hears(word, self.NEVER_S) is None
+
+    def close(self) -> None:
+        for opened in self._open:
+            opened.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Real packets."""
+    made = Wire()
+    yield made
+    made.close()
+
+
+def uplink(host: Any, other: Any, host_link: str, *addresses: tuple[str, str]) -> None:
+    """A link between two namespaces, `eth0` at the other end; addresses with prefix length, ours and theirs."""
+    host.run("ip", "link", "add", host_link, "type", "veth", "peer", "name", "eth0", "netns", other.name)
+    for namespace, link, own in ((host, host_link, 0), (other, "eth0", 1)):
+        namespace.run("sysctl", "-qw", f"net.ipv6.conf.{link}.accept_dad=0")
+        for pair in addresses:
+            namespace.run("ip", "addr", "add", pair[own], "dev", link, *(["nodad"] if ":" in pair[own] else []))
+        namespace.run("ip", "link", "set", link, "up")
+
+
 class World:
     """Objects as the store would hold them."""
+
+    uplink = staticmethod(uplink)
 
     @staticmethod
     def node(name: str, ip: str, ip6: str = "", tunnel: str = "", tunnel6: str = "", **labels: str) -> Node:
@@ -209,12 +341,19 @@ async def felix(namespaces: Callable[[str], Any]) -> AsyncIterator[Callable[...,
         async with asyncio.TaskGroup() as group:
 
             async def make(
-                name: str, host: Any = None, values: Sequence[Resource] = (), own_table: bool = True
+                name: str,
+                host: Any = None,
+                values: Sequence[Resource] = (),
+                own_table: bool = True,
+                endpoints: Sequence[WorkloadEndpoint] = (),
+                held: Owner | None = None,
             ) -> FelixNode:
                 node = FelixNode(name, host or namespaces(name), namespaces, thread, own_table)
                 made.append(node)
                 node.post(values)
-                await node.start(group)
+                if held is not None:
+                    node.engine.dataplane.hold(held, "the test says when")
+                await node.start(group, endpoints)
                 await asyncio.wait_for(node.engine.dataplane.first_apply.wait(), 10)
                 await node.settled()
                 return node

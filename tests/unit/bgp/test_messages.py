@@ -135,6 +135,7 @@ SEEN: dict[str, tuple[Message, ...]] = {
                     router_id="10.9.0.2",
                     duration_s=43,
                     received=6,
+                    graceful_restart=True,
                 ),
                 Neighbor(
                     peer=V6,

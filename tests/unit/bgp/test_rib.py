@@ -333,6 +333,16 @@ def test_exabgps_end_is_the_end_of_all_sessions() -> None:
     assert made.deadline() == 120.0
 
 
+def test_a_session_that_said_nothing_leaves_nothing_to_wait_for() -> None:
+    made = rib(*session(P), Down(peer=P, reason=LOST))
+    assert (made.stale(P), made.deadline()) == (False, None)
+
+
+def test_after_exabgps_end_a_peers_restart_flags_say_nothing() -> None:
+    made = rib(*session(P, path(P)), Shutdown(), *session(P, kept=())[:3])
+    assert made.stale(P)
+
+
 def test_a_session_whose_start_was_missed_counts_as_up() -> None:
     made = rib(says(P, path(P)))
     assert made.take(Down(peer=P, reason=LOST), 1.0) == {NET}

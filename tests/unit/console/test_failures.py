@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import click
 import pytest
@@ -88,6 +90,33 @@ def test_wrong_usage_exits_with_2() -> None:
 
 def test_lazy_commands_are_listed_and_not_imported() -> None:
     context = click.Context(program)
-    assert program.list_commands(context) == ["fail", "far"]
+    assert program.list_commands(context) == ["fail", "far", "interrupted"]
     with pytest.raises(ModuleNotFoundError):
         program.get_command(context, "far")
+
+
+@program.command()
+def interrupted() -> None:
+    """Is interrupted."""
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_program_says_so_by_its_status_as_shells_do() -> None:
+    result = CliRunner().invoke(program, ["interrupted"])
+    assert (result.exit_code, result.stderr.strip()) == (130, "")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about() -> None:
+    code = (
+        "import click\nfrom calipy.console.commands import Program\n"
+        "@click.group(cls=Program)\ndef program(): pass\n"
+        "@program.command()\ndef show():\n    for _ in range(100000): print('x')\n"
+        "program(['show'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        shown.stdout.readline()
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+        assert shown.wait() == 1

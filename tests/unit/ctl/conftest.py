@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,22 @@ from calipy.resources.metadata import Kind
 Ctl = Callable[..., Result]
 
 
-@pytest.fixture
-def store_path(tmp_path: Path) -> Path:
-    """An empty store."""
-    path = tmp_path / "datastore.sqlite3"
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without objects, made once."""
+    path = tmp_path_factory.mktemp("ctl") / "datastore.sqlite3"
 
     async def make() -> None:
         await (await SQLiteStore.open(path)).close()
 
     asyncio.run(make())
     return path
+
+
+@pytest.fixture
+def store_path(empty_store: Path, tmp_path: Path) -> Path:
+    """An empty store of the test's own."""
+    return Path(shutil.copy(empty_store, tmp_path))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ async def filled(store: SQLiteStore) -> int:
     await store.create(ip_reservations.KIND, reserved)
     await store.create(block_affinities.KIND, new_affinity("n1", cidr))
     await store.create(ipam_blocks.KIND, new_block(cidr, "host:n1", 1.0))
-    return (await store.create(ipam_handles.KIND, new_handle("k8s.a", cidr, 1))).revision
+    return (await store.create(ipam_handles.KIND, new_handle("k8s.a", {cidr: 1}))).revision
 
 
 async def test_a_snapshot_holds_every_kind_and_says_its_revision(store: SQLiteStore) -> None:
@@ -77,7 +77,7 @@ class Busy(SQLiteStore):
 
     async def _write_something(self) -> None:
         await self.delete(ipam_handles.KIND, await self.get(ipam_handles.KIND, "k8s.a"))
-        await self.create(ipam_handles.KIND, new_handle("k8s.b", "10.0.0.0/30", 1))
+        await self.create(ipam_handles.KIND, new_handle("k8s.b", {"10.0.0.0/30": 1}))
         block = await self.get(ipam_blocks.KIND, "10-0-0-0-30")
         await self.update(ipam_blocks.KIND, block, new_block("10.0.0.0/30", None, 2.0))
 

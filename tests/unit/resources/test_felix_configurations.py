@@ -31,7 +31,6 @@ VARIABLES: list[tuple[str, str, str, Value]] = [
     ("FELIX_NATPORTRANGE", "1024:2047", "natPortRange", (1024, 2047)),
     ("FELIX_NATPORTRANGE", "1024", "natPortRange", (1024, 1024)),
     ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "eth0.100", "iptablesNATOutgoingInterfaceFilter", "eth0.100"),
-    ("FELIX_NFTABLESMARKMASK", "0xff00", "nftablesMarkMask", 0xFF00),
     ("FELIX_EXTERNALNODESCIDRLIST", "192.0.2.1, 10.0.0.0/8", "externalNodesList", ("192.0.2.1/32", "10.0.0.0/8")),
     ("FELIX_ROUTEREFRESHINTERVAL", "12.5", "routeRefreshInterval", 12.5),
     ("FELIX_VXLANENABLED", "true", "vxlanEnabled", True),
@@ -63,8 +62,6 @@ WRONG_VARIABLES = [
     ("FELIX_HEALTHPORT", "65536", "a port, 0 to 65535"),
     ("FELIX_HEALTHPORT", "http", "a port, 0 to 65535"),
     ("FELIX_HEALTHHOST", "node1", "an address or localhost"),
-    ("FELIX_NFTABLESMARKMASK", "0x10000", "a mask of 32 bits, two of them set at least"),
-    ("FELIX_NFTABLESMARKMASK", "0x1ffff0000", "a mask of 32 bits, two of them set at least"),
     ("FELIX_LOGSEVERITYSCREEN", "loud", "Trace, Debug, Info, Warning, Error, Fatal or None"),
     ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "none", "DROP, ACCEPT or RETURN"),
     ("FELIX_NATPORTRANGE", "9:8", "a port or first:last"),
@@ -143,7 +140,7 @@ def test_the_table_of_defaults_is_calicos_but_for_the_route_protocol() -> None:
     assert found["deviceRouteProtocol"] == 80
     for name, value in {
         "interfacePrefix": "cali", "ipv6Support": True, "defaultEndpointToHostAction": "DROP",
-        "nftablesMarkMask": 0xFFFF0000, "routeRefreshInterval": 90.0, "nftablesRefreshInterval": 180.0,
+        "routeRefreshInterval": 90.0, "nftablesRefreshInterval": 180.0,
         "vxlanPort": 4789, "vxlanVNI": 4096, "logSeverityScreen": "Info", "healthEnabled": False,
         "healthHost": "localhost", "healthPort": 9099, "prometheusMetricsEnabled": False, "prometheusMetricsHost": "",
         "prometheusMetricsPort": 9091, "programClusterRoutes": "EnabledIPIPOnly", "healthTimeoutOverrides": None,
@@ -182,7 +179,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "default",
         {"healthPrt": 1},
-        ["spec.healthPrt: 1: is not a parameter; see the list of FelixConfiguration's fields"],
+        ["spec.healthPrt: 1: is not a parameter; did you mean healthPort?"],
     ),
     ("default", {"healthEnabled": "true"}, ["spec.healthEnabled: 'true': is not allowed; write true or false"]),
     ("default", {"healthEnabled": 1}, ["spec.healthEnabled: 1: is not allowed; write true or false"]),

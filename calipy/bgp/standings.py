@@ -1,0 +1,88 @@
+"""Each session's state, since when it is so, and why. Peers go by address; times are monotonic seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+from calipy.bgp.messages import Connected, Down, Message, Neighbor, Notified, Up
+
+State = Literal["down", "connected", "up"]
+ESTABLISHED = "ESTABLISHED"
+"""ExaBGP's state machine, RFC 4271 8.2.2. Its `state` in the answer says `down` in a session's first second."""
+
+_INEXACT_S = 2.0
+"""ExaBGP counts whole seconds."""
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """One session."""
+
+    state: State
+    since_s: float
+    reason: str = ""
+
+
+class Standings:
+    """All sessions that anything was heard of."""
+
+    def __init__(self, now_s: float) -> None:
+        self._start_s = now_s
+        self._standings: dict[str, Standing] = {}
+        self._before: dict[str, float] = {}
+        """Since when sessions were up that were up at the last loss."""
+        self._said: dict[str, str] = {}
+        """Why a NOTIFICATION ends the session that is about to go down."""
+
+    def of(self, address: str) -> Standing:
+        """A session's; one that nothing was heard of is down since the start."""
+        return self._standings.get(address) or Standing("down", self._start_s, "no session yet")
+
+    def take(self, message: Message, now_s: float) -> None:
+        """What ExaBGP said."""
+        match message:
+            case Up(peer=peer):
+                self._become(peer, "up", now_s, "")
+            case Connected(peer=peer):
+                self._become(peer, "connected", now_s, "the peer has not yet answered our OPEN")
+            case Notified(peer=peer):
+                whose = "we sent" if message.direction == "sent" else "the peer sent"
+                self._said[peer] = f"{whose} NOTIFICATION {message.code}/{message.subcode} {message.text}".strip()
+            case Down(peer=peer):
+                self._become(peer, "down", now_s, self._said.pop(peer, "") or message.reason)
+            case _:
+                pass
+
+    def found(self, neighbors: Iterable[Neighbor], now_s: float) -> frozenset[str]:
+        """ExaBGP's own account. Gives the peers whose sessions are those that were up before the loss."""
+        same = set()
+        for neighbor in neighbors:
+            if neighbor.state != ESTABLISHED:
+                if self.of(neighbor.peer).state == "up":
+                    self._become(neighbor.peer, "down", now_s, "ExaBGP has no session with it")
+                continue
+            since_s = now_s - neighbor.duration_s
+            before_s = self._before.get(neighbor.peer)
+            if before_s is not None and abs(since_s - before_s) <= _INEXACT_S:
+                since_s = before_s
+                same.add(neighbor.peer)
+            if self.of(neighbor.peer).state != "up":
+                self._standings[neighbor.peer] = Standing("up", since_s)
+        return frozenset(same)
+
+    def lost(self, reason: str, now_s: float) -> None:
+        """Nothing is known of any session any more."""
+        self._before = {address: self._standings[address].since_s for address in self.up()}
+        for address in self._standings:
+            self._become(address, "down", now_s, reason)
+
+    def up(self) -> frozenset[str]:
+        """Addresses of the peers whose sessions are up."""
+        return frozenset(address for address, standing in self._standings.items() if standing.state == "up")
+
+    def _become(self, address: str, state: State, now_s: float, reason: str) -> None:
+        former = self.of(address)
+        since_s = former.since_s if former.state == state and address in self._standings else now_s
+        self._standings[address] = Standing(state, since_s, reason)

@@ -1,0 +1,199 @@
+"""What the lab shows: its rows and their columns, the matrix."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct, structs
+
+from calipy.console.tables import Column, Mark, Matrix
+from calipy.datastore.stores import Store
+from calipy.explain.query import Unanswered
+from calipy.explain.report import NodeReport, RouteReport, SessionReport
+from calipy.lab.cluster import AGENT, BGP, Lab, together
+from calipy.lab.machines import Status as ProcessStatus
+from calipy.lab.pods import sandboxes
+from calipy.lab.reachability import Probe
+from calipy.resources import ipam_blocks
+
+_ANSWER_S: Final = 2.0
+
+
+class NodeRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
+    """A node."""
+
+    node: str
+    rack: str
+    addresses: tuple[str, ...]
+    power: bool
+    carrier: bool
+    agent: str
+    """`ready`, `off`, or what it complains of."""
+    bgp: str
+    """`running`, `off`, or how it is down."""
+    restarts: int = 0
+    """Of both processes, by the machine."""
+    sessions: tuple[SessionReport, ...] = ()
+    pods: int = 0
+
+
+class PodRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
+    """A pod."""
+
+    namespace: str
+    name: str
+    node: str
+    state: str
+    """`running`, `without power`, `half made`."""
+    addresses: tuple[str, ...]
+    blocks: tuple[str, ...]
+    """Of each address; with its holder where that is another node."""
+    listens: tuple[str, ...]
+    container_id: str
+
+
+async def node_rows(lab: Lab) -> tuple[NodeRow, ...]:
+    """All nodes, as they are now."""
+    return await together(_node_row(lab, name) for name in lab.nodes)
+
+
+async def _node_row(lab: Lab, name: str) -> NodeRow:
+    node = lab.nodes[name]
+    row = NodeRow(
+        node=name, rack=node.segment.name, addresses=tuple(node.address(family) for family in lab.plan.versions),
+        power=lab.on(name), carrier=False, agent="off", bgp="off", pods=len(sandboxes(lab, name)),
+    )  # fmt: skip
+    if not row.power:
+        return row
+    processes = await lab.machines[name].processes()
+    agent, bgp = processes.get(AGENT), processes.get(BGP)
+    said, sessions = await _said(lab, name) if agent and agent.pid else ("", ())
+    return structs.replace(
+        row, carrier=await lab.carrier(name), agent=said or _process(agent), bgp=_process(bgp), sessions=sessions,
+        restarts=sum(part.restarts for part in (agent, bgp) if part),
+    )  # fmt: skip
+
+
+async def _said(lab: Lab, name: str) -> tuple[str, tuple[SessionReport, ...]]:
+    """How a node's agent says it is, and its sessions."""
+    try:
+        report = await lab.ask(name, "status", NodeReport, _ANSWER_S)
+    except Unanswered:
+        return "does not answer", ()
+    problems = "; ".join(f"{reporter}: {problem}" for reporter, problem in report.problems.items())
+    return report.obstacle or problems or "ready", report.sessions
+
+
+def _process(status: ProcessStatus | None) -> str:
+    if status is None:
+        return "off"
+    return "running" if status.pid else f"down (status {status.status})"
+
+
+async def pod_rows(lab: Lab, store: Store) -> tuple[PodRow, ...]:
+    """All pods, each with its blocks."""
+    rows = []
+    async for page in store.list(ipam_blocks.KIND):
+        rows += [stored.value.spec for stored in page.items]
+    blocks = {ipaddress.ip_network(spec.cidr): spec.affinity or "" for spec in rows}
+    return tuple(
+        PodRow(
+            namespace=pod.namespace, name=pod.name, node=pod.node, addresses=pod.addresses,
+            state="half made" if not pod.addresses else "running" if lab.on(pod.node) else "without power",
+            blocks=tuple(_block(address, pod.node, blocks) for address in pod.addresses),
+            listens=tuple(map(str, pod.listens)), container_id=pod.container_id,
+        )
+        for pod in sandboxes(lab)
+    )  # fmt: skip
+
+
+def _block(address: str, node: str, blocks: dict[ipaddress.IPv4Network | ipaddress.IPv6Network, str]) -> str:
+    parsed = ipaddress.ip_address(address)
+    for network, affinity in blocks.items():
+        if parsed.version == network.version and parsed in network:
+            holder = affinity.removeprefix("host:")
+            return str(network) if holder == node else f"{network} of {holder or 'nobody'}"
+    return "none"
+
+
+# --- tables ---
+
+
+def _sessions(row: NodeRow) -> str:
+    up = sum(session.state == "up" for session in row.sessions)
+    return f"{up} of {len(row.sessions)} up" if row.sessions else "-"
+
+
+NODE_COLUMNS: Final[Sequence[Column[NodeRow]]] = (
+    Column("NODE", lambda row: row.node),
+    Column("RACK", lambda row: row.rack),
+    Column("ADDRESSES", lambda row: " ".join(row.addresses)),
+    Column("UPLINK", lambda row: "no power" if not row.power else "up" if row.carrier else "cut"),
+    Column("AGENT", lambda row: row.agent),
+    Column("BGP", lambda row: row.bgp),
+    Column("SESSIONS", _sessions),
+    Column("PODS", lambda row: str(row.pods)),
+    Column("RESTARTS", lambda row: str(row.restarts), wide=True),
+)
+
+POD_COLUMNS: Final[Sequence[Column[PodRow]]] = (
+    Column("POD", lambda row: row.name if row.namespace == "default" else f"{row.namespace}/{row.name}"),
+    Column("NODE", lambda row: row.node),
+    Column("STATE", lambda row: row.state),
+    Column("ADDRESSES", lambda row: "\n".join(row.addresses)),
+    Column("BLOCKS", lambda row: "\n".join(row.blocks)),
+    Column("LISTENS", lambda row: " ".join(row.listens) or "-"),
+    Column("CONTAINER", lambda row: row.container_id[:13], wide=True),
+)
+
+
+class SessionRow(Struct, frozen=True, gc=False, kw_only=True):
+    """A session, with the node at this end."""
+
+    node: str
+    session: SessionReport
+
+
+def session_rows(rows: Iterable[NodeRow]) -> tuple[SessionRow, ...]:
+    """All nodes' sessions."""
+    return tuple(SessionRow(node=row.node, session=session) for row in rows for session in row.sessions)
+
+
+SESSION_COLUMNS: Final[Sequence[Column[SessionRow]]] = (
+    Column("NODE", lambda row: row.node),
+    Column("WITH", lambda row: row.session.node or "tor"),
+    Column("PEER", lambda row: row.session.peer),
+    Column("AS", lambda row: str(row.session.as_number)),
+    Column("KIND", lambda row: row.session.kind),
+    Column("STATE", lambda row: f"{row.session.state} {row.session.reason}".rstrip()),
+    Column("HEARD", lambda row: str(row.session.received)),
+    Column("TOLD", lambda row: str(row.session.announced)),
+)
+
+ROUTE_COLUMNS: Final[Sequence[Column[RouteReport]]] = (
+    Column("ROUTE", lambda row: row.prefix),
+    Column("WAY", lambda row: "dropped" if row.kind == "blackhole" else "\n".join(row.ways) or "-"),
+    Column("WHY", lambda row: row.word if row.state == "in force" else f"{row.word} ({row.state}: {row.reason})"),
+)
+
+
+def reachability(title: str, probes: Sequence[Probe]) -> Matrix:
+    """From whom (rows) to whom (columns); under outside stands what it saw."""
+    cells: dict[tuple[str, str], list[Probe]] = {}
+    for probe in probes:
+        cells.setdefault((probe.source, probe.target), []).append(probe)
+    rows = list(dict.fromkeys(probe.source for probe in probes))
+    pods = [name for name in rows if any(probe.target == name for probe in probes)]
+    columns = [*pods, *dict.fromkeys(probe.target for probe in probes if probe.target not in pods)]
+    marks = {cell: _mark(found) for cell, found in cells.items()}
+    return Matrix(name="reachability", title=title, corner="from \\ to", rows=rows, columns=columns, marks=marks)
+
+
+def _mark(probes: Sequence[Probe]) -> Mark:
+    good = all(probe.good for probe in probes)
+    if probes[0].target_kind == "outside":
+        return Mark(good, " ".join(probe.seen or "-" for probe in probes))
+    bad = [f"v{probe.family}" for probe in probes if not probe.good]
+    return Mark(good, " ".join(bad))

@@ -1,0 +1,316 @@
+"""The lab as its users have it: who reaches whom in every encapsulation and family, power cuts, cut cables, crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calipy.console.failures import Failure
+from calipy.datastore.stores import NotFound
+from calipy.lab import cluster as clusters
+from calipy.lab import pods
+from calipy.lab.cluster import Lab, eventually
+from calipy.lab.executions import execute
+from calipy.lab.machines import Machine
+from calipy.lab.runner import CniFailure
+from calipy.resources import ipam_blocks
+from calipy.resources import pods as pod_kind
+
+NODES = ("n1", "n2", "n3")
+
+
+async def two_pods_a_node(lab):
+    await clusters.together(lab.add(f"{node}-{letter}", node) for node in NODES for letter in "ab")
+
+
+@pytest.mark.parametrize(("families", "probes"), [("ipv4", 54), ("dual", 108)])
+async def test_everybody_reaches_everybody_whatever_the_encapsulation(families, probes, cluster):
+    lab = await cluster(families=families)
+    await two_pods_a_node(lab)
+
+    for encapsulation in ("none", "vxlan", "vxlan-crosssubnet", "none"):
+        await lab.encapsulate(encapsulation)
+        await lab.rest(encapsulation)
+        assert len(await lab.matrix()) == probes
+
+
+@pytest.mark.parametrize("encapsulation", ["vxlan", "vxlan-crosssubnet"])
+async def test_a_lab_that_starts_with_an_encapsulation(encapsulation, cluster):
+    lab = await cluster(encapsulation=encapsulation)
+    await two_pods_a_node(lab)
+
+    await lab.rest()
+
+
+async def test_a_node_that_loses_power_loses_its_pods_and_comes_back(cluster):
+    lab = await cluster()
+    await two_pods_a_node(lab)
+    await lab.rest()
+
+    await lab.power_off("n3")
+
+    assert {probe.source for probe in await lab.matrix()} == {"n1", "n2", "n1-a", "n1-b", "n2-a", "n2-b"}
+    with pytest.raises(Failure, match="node n3: it has no power; switch it on: calipy lab restart n3"):
+        await lab.add("late", "n3")
+
+    gone = await lab.back_on("n3")
+
+    assert [str(pod) for pod in gone] == ["default/n3-a", "default/n3-b"]
+    assert await addresses_given_out(lab, "n3") == set()
+    await lab.add("fresh", "n3")
+    await lab.rest()
+
+
+async def addresses_given_out(lab, node):
+    """Ordinals that pods hold, of all blocks of a node."""
+    async with lab.store() as store:
+        blocks = [stored.value.spec async for page in store.list(ipam_blocks.KIND) for stored in page.items]
+    return {
+        (block.cidr, ordinal)
+        for block in blocks
+        if block.affinity == f"host:{node}"
+        for ordinal, holder in enumerate(block.allocations)
+        if holder is not None
+    }
+
+
+async def test_a_cut_cable_is_felt_and_mended(cluster):
+    lab = await cluster()
+    await two_pods_a_node(lab)
+    await lab.rest()
+
+    await lab.cut("n2")
+    assert not await lab.carrier("n2")
+    lost = {(probe.source, probe.target) for probe in await lab.matrix(patience_s=0.5) if not probe.answered}
+    assert ("n1-a", "n2-a") in lost
+    assert ("n2-a", "n1-a") in lost
+    assert ("n2-a", "n2-b") not in lost
+    assert ("n1-a", "n3-a") not in lost
+
+    await lab.cut("n2", heal=True)
+    await lab.rest()
+
+
+@pytest.mark.parametrize("part", ["agent", "bgp"])
+async def test_a_process_that_is_killed_or_restarted_comes_back(part, cluster):
+    lab = await cluster()
+    await two_pods_a_node(lab)
+    await lab.rest()
+
+    await lab.kill("n1", part)
+    await lab.restart("n2", part)
+
+    async def started_again():
+        return (await lab.machines["n1"].process(part).status()).restarts == 1
+
+    await eventually(started_again, part)
+    await lab.sessions_up("n1")
+    await lab.rest()
+
+
+async def test_a_pod_listens_and_goes_without_a_trace(cluster):
+    lab = await cluster(count=1)
+    pod = await lab.add("web", "n1", "TCP/80", app="web")
+
+    client = (
+        f"import socket; s = socket.create_connection(({pod.addresses[0]!r}, 80), 5); s.send(b'x'); print(s.recv(9))"
+    )
+    assert (await lab.machines["n1"].run(sys.executable, "-S", "-c", client)).text == "b'x'\n"
+    async with lab.store() as store:
+        stored = (await store.get(pod_kind.KIND, "web", "default")).value
+    assert stored.metadata.labels == {"app": "web"}
+    assert stored.status.phase == "Running"
+    assert tuple(entry.ip for entry in stored.status.pod_ips) == pod.addresses
+    assert [port.container_port for port in stored.spec.containers[0].ports] == [80]
+
+    await lab.delete(pod)
+
+    assert pods.sandboxes(lab) == ()
+    assert await addresses_given_out(lab, "n1") == set()
+    assert not (await lab.machines["n1"].run("ip", "-br", "link", "show", "type", "veth")).text.count("cali")
+    assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
+    assert set(await lab.machines["n1"].processes()) == {"agent", "bgp"}
+    async with lab.store() as store:
+        with pytest.raises(NotFound):
+            await store.get(pod_kind.KIND, "web", "default")
+
+
+async def test_a_pod_that_can_t_be_attached_leaves_nothing(cluster):
+    lab = await cluster(count=1)
+    wish = pods.Wish(name="web", node="n1", annotations={"cni.projectcalico.org/ipAddrs": '["10.99.0.1"]'})
+
+    async with lab.store() as store:
+        with pytest.raises(CniFailure, match=r"10\.99\.0\.1"):
+            await pods.add(lab, store, wish)
+        with pytest.raises(NotFound):
+            await store.get(pod_kind.KIND, "web", "default")
+
+    assert pods.sandboxes(lab) == ()
+    assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
+
+
+# --- by the command line ---
+
+
+def calipy_lab(folder, *arguments, check=0):
+    """What a command prints."""
+    command = [sys.executable, "-m", "calipy", "lab", *arguments]
+    environment = {**os.environ, "CALIPY_LAB": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == check, done.stdout + done.stderr
+    return done.stdout if not check else done.stderr
+
+
+async def test_every_command(cluster, folder):
+    assert "no lab is running" in calipy_lab(folder, "status", check=1)
+    lab = await cluster()
+
+    assert calipy_lab(folder, "pod", "add", "a", "--node", "n1", "--listen", "tcp/80").startswith(
+        "pod default/a on n1: "
+    )
+    calipy_lab(folder, "pod", "add", "b", "--node", "n3", "-n", "shop", "--label", "x=y", "--annotation", "k=v")
+    await lab.rest()
+    nodes = json.loads(calipy_lab(folder, "status", "-o", "json"))
+    assert [(node["node"], node["agent"], node["bgp"], node["pods"]) for node in nodes] == [
+        ("n1", "ready", "running", 1), ("n2", "ready", "running", 0), ("n3", "ready", "running", 1),
+    ]  # fmt: skip
+    assert all(session["state"] == "up" for node in nodes for session in node["sessions"])
+    listed = json.loads(calipy_lab(folder, "pods", "-o", "json"))
+    assert [(pod["namespace"], pod["name"], pod["state"]) for pod in listed] == [
+        ("default", "a", "running"), ("shop", "b", "running"),
+    ]  # fmt: skip
+    assert "shop/b" in calipy_lab(folder, "pods")
+    assert "10.9.1.11" in calipy_lab(folder, "ping-matrix")
+    assert len(json.loads(calipy_lab(folder, "ping-matrix", "-o", "json"))) == 20
+    assert "eth0" in calipy_lab(folder, "exec", "shop/b", "--", "ip", "-br", "link")
+    assert calipy_lab(folder, "exec", "n2", "hostname") == "n2\n"
+    assert "Established" in calipy_lab(folder, "exec", "tor", "birdc", "show", "protocols")
+    assert "node n1 is ready" in calipy_lab(folder, "logs", "n1")
+    assert any(
+        "node n1 is ready" in line for line in json.loads(calipy_lab(folder, "logs", "n1", "-o", "json"))["agent"]
+    )
+    calipy_lab(folder, "restart", "n1", "agent")
+    calipy_lab(folder, "cut", "n2")
+    assert "cut" in calipy_lab(folder, "status")
+    calipy_lab(folder, "heal", "n2")
+    calipy_lab(folder, "kill", "n3")
+    assert "no power" in calipy_lab(folder, "status")
+    assert "without power" in calipy_lab(folder, "pods")
+    calipy_lab(folder, "restart", "n3")
+    assert json.loads(calipy_lab(folder, "pods", "-o", "json"))[1:] == []
+    calipy_lab(folder, "pod", "delete", "a")
+    calipy_lab(folder, "kill", "n2", "bgp")
+    assert "runs in" in calipy_lab(folder, "up", check=1)
+    assert calipy_lab(folder, "down") == "The lab is gone.\n"
+    assert not folder.exists()
+
+
+async def test_ping_matrix_fails_when_somebody_is_not_reached(cluster, folder):
+    lab = await cluster(count=1)
+    pod = await lab.add("a", "n1")
+    await lab.add("b", "n1")
+    await lab.machines["n1"].run("ip", "netns", "exec", pod.netns, "ip", "link", "set", "eth0", "down")
+
+    command = [sys.executable, "-m", "calipy", "lab", "ping-matrix"]
+    done = await execute(command, env={**os.environ, "CALIPY_LAB": str(folder)})
+
+    assert done.status == 1
+    assert "FAIL v4 v6" in done.text
+    assert "b -> a, IPv4: " in done.text
+
+
+async def test_the_demonstration_shows_a_complete_matrix_and_leaves_nothing(folder):
+
+    told = calipy_lab(folder, "demo")
+
+    assert "All is well" in told
+    assert "FAIL" not in told
+    for title in ("Nodes", "BGP sessions", "Pods", "Routes of n1", "Time of each step"):
+        assert f"\n{title}\n" in told
+    assert "no encapsulation, IPv4 and IPv6" in told
+    assert "vxlan-crosssubnet, IPv4 and IPv6" in told
+    assert not folder.exists()
+    assert traces(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_demonstration_leaves_nothing(number, folder):
+    process = await started(folder, "demo")
+    await eventually(lambda: an_agent_runs(folder), "agents start")
+
+    process.send_signal(number)
+    await asyncio.wait_for(process.wait(), 30)
+
+    assert process.returncode != 0
+    assert not folder.exists()
+    assert traces(folder) == []
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+async def test_what_a_killed_up_has_left_is_swept(verb, folder):
+    process = await started(folder, "up")
+    await eventually(lambda: an_agent_runs(folder), "agents start")
+
+    process.kill()
+    await process.wait()
+
+    assert traces(folder) != []
+    with pytest.raises(Failure, match="was never complete"):
+        Lab.running(folder)
+    calipy_lab(folder, verb, *(("--nodes", "1") if verb == "up" else ()))
+    if verb == "up":
+        calipy_lab(folder, "down")
+    assert not folder.exists()
+    assert traces(folder) == []
+
+
+async def test_a_machine_that_had_not_yet_said_who_it_is_is_swept_too(folder):
+    """`up` was killed after process 1 came up, and before its identity was written."""
+    clusters._write_plate(folder_made(folder), clusters.Plate(plan=clusters.Plan()))
+    machine = Machine("n1", folder / "n1")
+    await machine.start()
+    (folder / "n1" / "identity.json").unlink()
+
+    await clusters.down(folder)
+
+    assert traces(folder) == []
+
+
+def folder_made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def started(folder, verb):
+    command = [sys.executable, "-m", "calipy", "lab", verb]
+    quiet = asyncio.subprocess.DEVNULL
+    environment = {**os.environ, "CALIPY_LAB": str(folder)}
+    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=quiet, stderr=quiet)
+
+
+async def an_agent_runs(folder):
+    return (folder / "n1" / "agent.log").exists() or "no agent yet"
+
+
+def traces(folder):
+    """What a lab has on the host: processes, mounts, and links that are named as a lab's are."""
+    name = folder.name
+    lines = [command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    lines += Path("/proc/self/mountinfo").read_text().splitlines()
+    plan = clusters.Plan()
+    links = {*plan.machines, *(segment.name for segment in plan.segments)} & set(os.listdir("/sys/class/net"))
+    return [line for line in lines if name in line] + sorted(links)
+
+
+def command_line(path):
+    try:
+        return path.read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

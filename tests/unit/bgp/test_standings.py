@@ -1,0 +1,66 @@
+"""What is said of sessions."""
+
+from __future__ import annotations
+
+from calipy.bgp.messages import Connected, Down, Neighbor, Notified, Up
+from calipy.bgp.standings import Standing, Standings
+
+PEER = "10.9.0.2"
+
+
+def neighbor(state: str, duration_s: int = 0) -> Neighbor:
+    return Neighbor(
+        peer=PEER,
+        local_address="10.9.0.1",
+        as_number=1,
+        local_as=1,
+        up=duration_s > 0,
+        state=state,
+        duration_s=duration_s,
+    )
+
+
+def test_a_session_is_down_since_the_start_until_something_is_heard() -> None:
+    assert Standings(10.0).of(PEER) == Standing("down", 10.0, "no session yet")
+
+
+def test_attempts_that_fail_do_not_make_it_younger() -> None:
+    standings = Standings(0.0)
+    standings.take(Down(peer=PEER, reason="closing connection"), 10.0)
+    standings.take(Down(peer=PEER, reason="outgoing connection refused"), 20.0)
+    assert standings.of(PEER) == Standing("down", 10.0, "outgoing connection refused")
+
+
+def test_a_notification_says_more_than_exabgps_reason() -> None:
+    standings = Standings(0.0)
+    standings.take(Connected(peer=PEER), 1.0)
+    assert standings.of(PEER).state == "connected"
+    standings.take(Up(peer=PEER, router_id=""), 2.0)
+    assert standings.up() == {PEER}
+    standings.take(Notified(peer=PEER, direction="received", code=6, subcode=2, text="Administrative Shutdown"), 3.0)
+    standings.take(Down(peer=PEER, reason="peer reset"), 3.0)
+    assert standings.of(PEER) == Standing("down", 3.0, "the peer sent NOTIFICATION 6/2 Administrative Shutdown")
+    standings.take(Up(peer=PEER, router_id=""), 4.0)
+    standings.take(Down(peer=PEER, reason="closing connection"), 5.0)
+    assert standings.of(PEER).reason == "closing connection"
+
+
+def test_after_a_loss_the_same_session_is_as_old_as_before_and_another_is_new() -> None:
+    standings = Standings(0.0)
+    standings.take(Up(peer=PEER, router_id=""), 100.25)
+    standings.lost("ExaBGP doesn't answer", 200.0)
+    assert standings.of(PEER) == Standing("down", 200.0, "ExaBGP doesn't answer")
+    assert standings.found([neighbor("ESTABLISHED", 100)], 201.0) == {PEER}
+    assert standings.of(PEER) == Standing("up", 100.25)
+
+    standings.lost("ExaBGP doesn't answer", 300.0)
+    assert standings.found([neighbor("ESTABLISHED", 3)], 310.0) == set()
+    assert standings.of(PEER) == Standing("up", 307.0)
+
+
+def test_a_session_in_its_first_second_is_up_whatever_exabgp_calls_it() -> None:
+    standings = Standings(0.0)
+    standings.found([neighbor("ESTABLISHED", 0)], 5.0)
+    assert standings.of(PEER) == Standing("up", 5.0)
+    standings.found([neighbor("IDLE")], 6.0)
+    assert standings.of(PEER) == Standing("down", 6.0, "ExaBGP has no session with it")

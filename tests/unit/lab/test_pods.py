@@ -1,0 +1,71 @@
+"""Names and ports of a lab's pods."""
+
+from __future__ import annotations
+
+import pytest
+
+from calipy.console.failures import Failure
+from calipy.lab import pods
+from calipy.lab.cluster import Lab
+from calipy.lab.pods import Listen, Sandbox, Wish
+from calipy.lab.topology import Plan
+
+
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [("TCP/80", Listen("TCP", 80)), ("udp/53", Listen("UDP", 53)), ("TCP/65535", Listen("TCP", 65535))],
+)
+def test_a_port_to_listen_on(text, listen):
+    assert pods.parse_listen(text) == listen
+
+
+@pytest.mark.parametrize("text", ["", "80", "TCP", "TCP/", "TCP/0", "TCP/65536", "TCP/080", "SCTP/80", "TCP/80/90"])
+def test_what_is_no_port_to_listen_on(text):
+    with pytest.raises(Failure, match="write TCP/80"):
+        pods.parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        pytest.param(Wish(name="Web", node="n1"), "pod 'Web': is not a pod's name", id="capital letter"),
+        pytest.param(Wish(name="a..b", node="n1"), "pod 'a..b': is not a pod's name", id="empty label"),
+        pytest.param(Wish(name="a" * 254, node="n1"), "is not a pod's name", id="too long"),
+        pytest.param(Wish(name="web", node="n1", namespace="a.b"), "--namespace 'a.b'", id="namespace with a dot"),
+        pytest.param(Wish(name="web", node="n4"), "it has n1, n2, n3", id="no such node"),
+        pytest.param(Wish(name="tor", node="n1"), "is a machine's name", id="machine's name"),
+        pytest.param(Wish(name="web", node="n1"), "node n1: it has no power", id="no power"),
+        pytest.param(Wish(name="old", node="n1"), "is there already, on node n2", id="taken, by another node's pod"),
+    ],
+)
+async def test_a_wish_that_can_t_be_met_changes_nothing(wish, complaint, tmp_path):
+    lab = Lab(tmp_path, Plan())
+    old = Sandbox(namespace="default", name="old", node="n2", container_id="c0")
+    (tmp_path / "n2").mkdir()
+    pods._remember(lab, old)
+
+    with pytest.raises(Failure, match=complaint):
+        await pods.add(lab, None, wish)  # it doesn't get as far as the store
+
+    assert pods.sandboxes(lab) == (old,)
+
+
+def test_pods_of_two_namespaces_never_share_a_network_namespace():
+    one = Sandbox(namespace="a", name="b.c", node="n1", container_id="c1")
+    other = Sandbox(namespace="a-b", name="c", node="n1", container_id="c2")
+
+    assert one.netns != other.netns
+
+
+def test_a_pod_is_found_by_its_name_alone_in_the_default_namespace(tmp_path):
+    lab = Lab(tmp_path, Plan())
+    (tmp_path / "n1").mkdir()
+    mine = Sandbox(namespace="default", name="web", node="n1", container_id="c1")
+    other = Sandbox(namespace="shop", name="web", node="n1", container_id="c2")
+    for pod in (mine, other):
+        pods._remember(lab, pod)
+
+    assert pods.named(lab, "web") == mine
+    assert pods.named(lab, "shop/web") == other
+    with pytest.raises(Failure, match="it has default/web, shop/web"):
+        pods.named(lab, "app")

@@ -1,0 +1,77 @@
+"""What the lab's tables say."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from calipy.console.tables import Mark
+from calipy.lab import views
+from calipy.lab.reachability import Probe
+
+
+def probe(source, target, family, *, seen="", expected=(), answered=True, reason="", target_kind="pod"):
+    return Probe(
+        source=source, source_kind="pod", target=target, target_kind=target_kind, family=family, answered=answered,
+        seen=seen, expected=expected, reason=reason,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "complaint"),
+    [
+        pytest.param(probe("a", "b", 4, seen="1.1.1.1", expected=("1.1.1.1",)), "", id="well"),
+        pytest.param(probe("n1", "b", 4, seen="1.1.1.1"), "", id="any source is right"),
+        pytest.param(
+            probe("a", "b", 4, seen="9.9.9.9", expected=("1.1.1.1", "2.2.2.2")),
+            "a -> b, IPv4: seen from 9.9.9.9, and not from 1.1.1.1 or 2.2.2.2", id="translated",
+        ),
+        pytest.param(
+            probe("a", "b", 6, answered=False, reason="no answer in 2 s", expected=("fd00::1",)),
+            "a -> b, IPv6: no answer in 2 s", id="lost",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_probe(one, complaint):
+    assert one.complaint == complaint
+    assert one.good == (complaint == "")
+
+
+def test_a_cell_names_the_families_that_fail():
+    matrix = views.reachability(
+        "", [probe("a", "b", 4), probe("a", "b", 6, answered=False), probe("b", "a", 4), probe("b", "a", 6)]
+    )
+
+    assert matrix.marks == {("a", "b"): Mark(False, "v6"), ("b", "a"): Mark(True)}
+
+
+def test_outside_stands_last_and_shows_what_it_saw():
+    matrix = views.reachability(
+        "",
+        [
+            probe("a", "b", 4),
+            probe("a", "outside", 4, seen="10.9.1.11", expected=("10.9.1.11",), target_kind="outside"),
+            probe("a", "outside", 6, answered=False, target_kind="outside"),
+            probe("b", "a", 4),
+        ],
+    )
+
+    assert list(matrix.columns) == ["a", "b", "outside"]
+    assert matrix.marks["a", "outside"] == Mark(False, "10.9.1.11 -")
+
+
+@pytest.mark.parametrize(
+    ("address", "block"),
+    [
+        pytest.param("10.244.1.5", "10.244.1.0/26", id="own"),
+        pytest.param("10.244.2.5", "10.244.2.0/26 of n2", id="borrowed from another node"),
+        pytest.param("10.244.3.5", "10.244.3.0/26 of nobody", id="a block without affinity"),
+        pytest.param("fd00::5", "none", id="outside all blocks"),
+    ],
+)
+def test_the_block_of_an_address(address, block):
+    holders = {"10.244.1.0/26": "host:n1", "10.244.2.0/26": "host:n2", "10.244.3.0/26": ""}
+    blocks = {ipaddress.ip_network(cidr): holder for cidr, holder in holders.items()}
+
+    assert views._block(address, "n1", blocks) == block
