@@ -151,7 +151,7 @@ def _larger(smaller: st.SearchStrategy[Expression]) -> st.SearchStrategy[Express
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.recursive(leaves, _larger, max_leaves=6))
 def test_the_canonical_text_is_read_back_as_the_same_selector(expression: Expression) -> None:
     selector = Selector(expression)
