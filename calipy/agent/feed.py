@@ -64,6 +64,8 @@ class Feed(Inputs):
         self._mirror = mirror
         self._node = node
         self._values: dict[str, dict[Key, Resource]] = {name: {} for name in WATCHED}
+        self._listed: dict[str, tuple[Resource, ...]] = {}
+        """What `all` has put together of each kind; nothing where something has changed since."""
         self._pools: dict[Key, tuple[IPPool, int]] = {}
         """Pools that are right by themselves, with their revisions; not all of them may be in force together."""
         self._judged: tuple[IPPool, ...] | None = None
@@ -115,6 +117,7 @@ class Feed(Inputs):
     def _gone(self, key: Key, revision: int) -> list[Event]:
         self._refused.pop(key, None)
         self._pools.pop(key, None)
+        self._listed.pop(key.kind, None)
         return [ResourceGone(key, revision)] if self._values[key.kind].pop(key, None) is not None else []
 
     def _put(self, stored: Stored[Any]) -> list[Event]:
@@ -133,11 +136,13 @@ class Feed(Inputs):
             return []
         self._accept(key)
         self._values[key.kind][key] = value
+        self._listed.pop(key.kind, None)
         return [ResourcePut(key, value, stored.revision)]
 
     def _settle_pools(self, revision: int) -> list[Event]:
         """Which pools are in force is decided over all of them: one that overlaps an older one waits."""
         self._judged = None
+        self._listed.pop("IPPool", None)
         beaten = ip_pools.overlaps(pool for pool, _ in self._pools.values())
         held = self._values["IPPool"]
         events: list[Event] = []
@@ -162,10 +167,13 @@ class Feed(Inputs):
         if self._refused.pop(key, None) is not None:
             log.info("%s is accepted again", key)
 
-    def all(self, kind: Kind[R]) -> list[R]:
-        """The accepted objects of a kind, by key."""
-        values = cast("Mapping[Key, R]", self._values[kind.name])
-        return [values[key] for key in sorted(values)]
+    def all(self, kind: Kind[R]) -> tuple[R, ...]:
+        """The accepted objects of a kind, by key; the same tuple until one of them changes."""
+        found = self._listed.get(kind.name)
+        if found is None:
+            values = self._values[kind.name]
+            found = self._listed[kind.name] = tuple(values[key] for key in sorted(values))
+        return cast("tuple[R, ...]", found)
 
     def node(self) -> Node | None:
         """This node's own object."""
@@ -201,6 +209,6 @@ class Feed(Inputs):
         """All nodes' claims."""
         return self.all(block_affinities.KIND)
 
-    def all_nodes(self) -> list[Node]:
+    def all_nodes(self) -> Sequence[Node]:
         """All nodes."""
         return self.all(nodes.KIND)

@@ -195,8 +195,11 @@ def _write(root: Path, settings: Iterable[Sysctl]) -> None:
     for setting in settings:
         path = root / setting.path
         try:
-            with open(path, "w") as file:
-                file.write(setting.value)
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, setting.value.encode())
+            finally:
+                os.close(descriptor)
         except OSError as error:
             if not setting.optional:
                 remedy = "is IPv6 on in this kernel, and is that file system writable?"

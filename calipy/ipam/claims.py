@@ -102,7 +102,7 @@ def keeps(pool: IPPool | None, node_labels: Mapping[str, str]) -> bool:
 
 def pool_of(pools: Iterable[IPPool], cidr: str) -> IPPool | None:
     """The pool that a block or address lies in."""
-    network = ipaddress.ip_network(cidr)
+    network = _network(cidr)
     for pool in pools:
         outer = _network(pool.spec.cidr)
         if outer.version == network.version and network.subnet_of(outer):  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def _shape(pool: IPPool) -> tuple[Network, int, int]:
     return network, 1 << max(0, pool.block_size - network.prefixlen), 1 << (network.max_prefixlen - pool.block_size)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _network(cidr: str) -> Network:
     return ipaddress.ip_network(cidr)
 

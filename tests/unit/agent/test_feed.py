@@ -136,7 +136,7 @@ async def test_a_refused_object_that_is_deleted_is_gone(follower: Follower) -> N
     await follower.told()
     follower.news.delete(FELIX, "default")
     assert brief(await follower.told()) == ["gone FelixConfiguration/default 3"]
-    assert (follower.refused(), follower.feed.all(FELIX)) == ({}, [])
+    assert (follower.refused(), follower.feed.all(FELIX)) == ({}, ())
 
 
 CHANGED = [({"cidr": "10.1.0.0/16"}, "spec.cidr"), ({"cidr": "10.0.0.0/16", "blockSize": 28}, "spec.blockSize")]
@@ -222,3 +222,26 @@ async def test_a_turn_of_the_feed_is_a_sign_of_life(follower: Follower) -> None:
     await follower.feed.run(lambda events: silent.append(follower.feed.pulse.silent_s()))
     assert (len(silent), len(turns), follower.feed.pulse.silent_s()) == (1, 1, 0.0)
     assert silent[0] > 0.0
+
+
+async def test_what_all_gives_is_put_together_once_for_each_change(follower: Follower) -> None:
+    assert follower.feed.all(FELIX) == ()
+    follower.news.put(FELIX, "default", {"vxlanMTU": 1450})
+    follower.news.put(POOL, "a", {"cidr": "10.0.0.0/16"})
+    await follower.told()
+    first = follower.feed.all(FELIX)
+    assert [value.metadata.name for value in first] == ["default"]
+    follower.news.put(NODE, "n1", {})
+    await follower.told()
+    assert follower.feed.all(FELIX) is first
+    assert follower.pools() == {"a": "10.0.0.0/16"}
+    follower.news.put(FELIX, "node.n1", {})
+    follower.news.put(POOL, "b", {"cidr": "10.1.0.0/16"})
+    await follower.told()
+    assert [value.metadata.name for value in follower.feed.all(FELIX)] == ["default", "node.n1"]
+    assert follower.pools() == {"a": "10.0.0.0/16", "b": "10.1.0.0/16"}
+    follower.news.delete(FELIX, "default")
+    follower.news.delete(POOL, "a")
+    await follower.told()
+    assert [value.metadata.name for value in follower.feed.all(FELIX)] == ["node.n1"]
+    assert follower.pools() == {"b": "10.1.0.0/16"}
