@@ -7,6 +7,7 @@ store is in sync; then what earlier agents left is taken over. SIGTERM ends the 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -265,6 +266,7 @@ class Agent:
         folder, name = self.settings.cni_configuration_folder, self.settings.cni_configuration_name
         install.write_conflist(folder / name)
         log.info("node %s is ready", self.settings.node)
+        gc.freeze()  # what is there by now stays: the collector need not look through it again and again
 
     # --- loops ---
 

@@ -44,6 +44,11 @@ class Conntrack:
         self._filtered = filtered or filter_works
         self._count = sysctls / "netfilter/nf_conntrack_count"
 
+    @property
+    def idle(self) -> bool:
+        """True where there are no flows at all: a flush would ask nothing."""
+        return not self._flows()
+
     def flush(self, addresses: Iterable[str]) -> None:
         """Deletes every flow from or to one of `addresses`, before or after translation. Raises ConntrackError."""
         wanted = tuple(addresses)
