@@ -4,21 +4,17 @@ no open flow to a deleted pod reaches the next holder of its address."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from calipy.explain.report import EndpointReport
 from calipy.ipam import snapshot
 from calipy.ipam.judge import judge
-from calipy.lab.cluster import eventually, together
+from calipy.lab.cluster import together
 from calipy.lab.runner import CniFailure
 from calipy.resources import ipam_blocks, ipam_handles, pods
 
