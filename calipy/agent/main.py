@@ -103,8 +103,13 @@ async def _until_signal(agent: Agent) -> int:
             await stop.wait()
             task.cancel()
     except* WarmRestart as ended:
-        log.warning("%s", ended.exceptions[0])
+        log.warning("%s", _innermost(ended))
     return 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first error in groups of groups."""
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Agent:

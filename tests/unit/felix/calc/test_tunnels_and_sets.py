@@ -138,21 +138,3 @@ def test_a_pod_gives_labels_and_service_account_and_takes_nothing_away() -> None
     assert (joined.labels, joined.service_account) == ({"app": "web"}, "robot")
     assert (joined.container_id, joined.interface, joined.addresses) == ("c1", "cali1", ("10.244.0.5",))
     assert local.join(WEB, None) == WEB
-
-
-LINK = Link(index=5, name="cali1", alias="c1")
-RESTORED: dict[str, tuple[Pod, Link, bool]] = {
-    "its link has the container's ID": (pod(), LINK, True),
-    "another container's link": (pod(), replace(LINK, alias="c2"), False),
-    "a link that isn't a workload's": (pod(), replace(LINK, name="eth7"), False),
-    "a pod of another node": (pod(node="n2"), LINK, False),
-    "a pod without container ID": (pod(notes={pods.POD_IPS: "10.244.0.5/32"}), replace(LINK, alias=""), False),
-    "a pod whose addresses were blanked": (pod(notes={pods.CONTAINER_ID: "c1", pods.POD_IPS: ""}), LINK, False),
-}
-
-
-@pytest.mark.parametrize("name", RESTORED)
-def test_what_is_found_after_a_restart(name: str) -> None:
-    value, link, there = RESTORED[name]
-    found = list(local.restore("n1", [value], [link], "cali"))
-    assert [(e.interface, e.addresses) for e in found] == ([("cali1", ("10.244.0.5", "fd00::5"))] if there else [])
