@@ -96,6 +96,17 @@ def test_a_record_that_has_outgrown_its_place_is_replaced_whole(tmp_path, thread
         assert [path.name for path in tmp_path.iterdir()] == ["net@c1@eth0"]
 
 
+def test_a_record_longer_than_a_page_is_never_written_over(tmp_path, thread):
+    records = Attachments(tmp_path, thread)
+    long = replace(ONE, endpoint=replace(ENDPOINT, labels={"note": "x" * 5000}))
+    records.put(long)
+    former = (tmp_path / "net@c1@eth0").open("rb")  # its inode stays taken
+    records.put(leaving(long))
+    with former:
+        assert b'"adding"' in former.read()
+    assert list(Attachments(tmp_path, thread)) == [leaving(long)]
+
+
 def test_a_record_without_a_word_goes(tmp_path, thread, caplog):
     (tmp_path / "net@c2@eth0").write_bytes(b"")
     assert list(Attachments(tmp_path, thread)) == list(tmp_path.iterdir()) == []

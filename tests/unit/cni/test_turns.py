@@ -74,8 +74,9 @@ async def test_one_who_is_stuck_inside_keeps_nobody_out_for_long():
         await asyncio.sleep(0)
         done = asyncio.Event()
         done.set()
-        await _enter(gate, "next", inside, done)
-        await _enter(gate, "another", inside, done)
+        async with asyncio.timeout(1):  # else it would wait for ever
+            await _enter(gate, "next", inside, done)
+            await _enter(gate, "another", inside, done)
         assert inside == ["stuck", "next", "another"]
         stuck.cancel()
 
