@@ -82,7 +82,7 @@ class Life:
 
     async def killed_add(self):
         """The runtime dies with the plug-in at work."""
-        task = asyncio.ensure_future(self.persist("ADD", self.ask_add))
+        task = asyncio.get_running_loop().create_task(self.persist("ADD", self.ask_add))
         await asyncio.wait([task], timeout=self.random.uniform(0.001, 0.05))
         if task.done():
             self.addresses = task.result().addresses
