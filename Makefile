@@ -12,7 +12,7 @@ test: check
 	@$(PY) scripts/test
 
 quick: setup
-	@$(PY) -m pytest -q tests/unit tests/contract
+	@$(PY) -m pytest -q -n auto --dist worksteal tests/unit tests/contract
 
 check: setup
 	@.venv/bin/ruff check .

@@ -46,7 +46,10 @@ def install_cni(folder: str, forwarder: str) -> None:
     """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins."""
     from calipy.cni.install import install_forwarder
 
-    click.echo(install_forwarder(folder, forwarder))
+    try:
+        click.echo(install_forwarder(folder, forwarder))
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def main() -> None:

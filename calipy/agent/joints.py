@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Protocol
 
 from calipy.cni.errors import CniError, Code
 from calipy.cni.wiring import GATEWAYS, Wiring, host_rise
 from calipy.felix.dataplane import Refused
-from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.endpoints import Endpoints
 from calipy.ipam.allocator import Allocator, Request
 from calipy.ipam.blocks import go_time
@@ -22,6 +23,19 @@ log = logging.getLogger("calipy.agent.links")
 
 _MOMENT_S = 0.2
 """A link that is deleted goes down first; what is down for longer was set down."""
+
+
+class Flusher(Protocol):
+    """Who deletes flows; blocks."""
+
+    @property
+    def idle(self) -> bool:
+        """True where there are no flows at all; doesn't block."""
+        ...
+
+    def flush(self, addresses: Iterable[str]) -> None:
+        """Deletes all flows of these addresses. Raises OSError."""
+        ...
 
 
 class ProgrammedEndpoints:
@@ -64,16 +78,48 @@ def _refused(error: Refused) -> CniError:
     return CniError(Code.KERNEL_REFUSED, str(error), "it is tried again by itself; the agent's log says more")
 
 
-class FlushedFlows:
-    """Conntrack, on the kernel thread: a large table takes a while."""
+class _Round:
+    """Addresses whose flows are looked for together."""
 
-    def __init__(self, conntrack: Conntrack, thread: Executor) -> None:
+    __slots__ = ("addresses", "done", "error")
+
+    def __init__(self) -> None:
+        self.addresses: set[str] = set()
+        self.done = False
+        self.error: OSError | None = None
+
+
+class FlushedFlows:
+    """Conntrack, on the kernel thread: a look through the table takes a while. Those who wait at the same time share
+    one."""
+
+    def __init__(self, conntrack: Flusher, thread: Executor) -> None:
         self._conntrack = conntrack
         self._thread = thread
+        self._turn = asyncio.Lock()
+        self._next = _Round()
 
     async def flush(self, addresses: Sequence[str]) -> None:
-        """Deletes all flows of these addresses."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._conntrack.flush, addresses)
+        """Deletes all flows of these addresses. Raises ConntrackError."""
+        if self._conntrack.idle:
+            return
+        mine = self._next
+        mine.addresses.update(addresses)
+        async with self._turn:
+            if not mine.done:  # whoever began may have been cancelled: then the next of his round does it
+                if self._next is mine:
+                    self._next = _Round()
+                await self._look(mine)
+        if mine.error is not None:
+            raise mine.error
+
+    async def _look(self, round_: _Round) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._conntrack.flush, sorted(round_.addresses))
+        except OSError as error:
+            round_.error = error
+        round_.done = True
 
 
 class WorkloadLinks:
@@ -120,7 +166,8 @@ class WorkloadLinks:
         reason = f"link {link.name} was set down" if not link.up else f"link {link.name} lost {GATEWAYS[6]}"
         log.warning("%s by somebody else: putting it right", reason)
         for refusal in self._socket.request(host_rise(plan, index)):
-            log.error("%s and can't be put right: %s", reason, refusal.text)
+            if refusal.errno != errno.EEXIST:  # the link-local prefix may be there still
+                log.error("%s and can't be put right: %s", reason, refusal.text)
         self._repaired("links", reason)
 
 

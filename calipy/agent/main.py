@@ -7,6 +7,7 @@ store is in sync; then what earlier agents left is taken over. SIGTERM ends the 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -169,7 +170,7 @@ class Agent:
     async def _run(self, group: asyncio.TaskGroup) -> None:
         await self.engine.guard()
         store = await self._open_store()
-        self.monitor.start()
+        await self.monitor.start()
         await self._introduce(store, group)
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
@@ -272,6 +273,7 @@ class Agent:
         folder, name = self.settings.cni_configuration_folder, self.settings.cni_configuration_name
         install.write_conflist(folder / name)
         log.info("node %s is ready", self.settings.node)
+        gc.freeze()  # what is there by now stays: the collector need not look through it again and again
 
     # --- loops ---
 

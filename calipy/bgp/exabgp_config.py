@@ -19,6 +19,7 @@ _MOST_PASSWORD = 80
 """Bytes: TCP_MD5SIG_MAXKEYLEN (linux/tcp.h), and ExaBGP's own limit."""
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+-]+")
 _GREATEST_TTL = 255
+_HEARD = "receive { parsed; update; open; refresh; notification; }"
 
 
 class ConfigError(ValueError):
@@ -110,7 +111,7 @@ def _neighbor(topology: Topology, peer: Peer, password: str | None, guarded: fro
         *(f"{name} {value};" for name, value in settings),
         f"family {{ ipv{peer.family} unicast; }}",
         f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart}; }}",
-        f"api {{ processes [ {PROCESS} ]; neighbor-changes; receive {{ parsed; update; open; notification; }} }}",
+        f"api {{ processes [ {PROCESS} ]; neighbor-changes; {_HEARD} }}",
     ]
     return "\n".join((f"neighbor {peer.address} {{", *(f"  {line}" for line in lines), "}\n"))
 

@@ -135,6 +135,8 @@ class Neighbor(Struct, frozen=True, gc=False, kw_only=True):
     sent: int = 0
     graceful_restart: bool = False
     """The peer does it (RFC 4724)."""
+    route_refresh: bool = False
+    """The peer takes requests to tell all again (RFC 2918); another takes one for an error."""
 
 
 class Neighbors(Struct, frozen=True, gc=False):
@@ -200,6 +202,12 @@ class _Eor(Struct, frozen=True, gc=False):
     safi: str
 
 
+class _Refresh(Struct, frozen=True, gc=False):
+    afi: str
+    safi: str
+    subtype: str = ""
+
+
 class _Content(Struct, frozen=True, gc=False):
     update: _Update | None = None
     eor: _Eor | None = None
@@ -234,6 +242,7 @@ class _Session(Struct, frozen=True, gc=False, rename="kebab"):
     message: _Content = _Content()
     open_: _Open | None = field(name="open", default=None)
     notification: _Notification | None = None
+    route_refresh: _Refresh | None = None
 
 
 class _Line(Struct, frozen=True, gc=False):
@@ -363,6 +372,8 @@ def _event(line: _Line, text: bytes) -> tuple[Message, ...]:
             return _state(session, peer, line.time)
         if line.type == "update":
             return _update(session.message, peer, line.time)
+        if line.type == "refresh" and session.route_refresh is not None:
+            return _refreshed(session.route_refresh, peer, line.time)
         if line.type == "open" and session.direction == "receive" and session.open_ is not None:
             return (_opened(session.open_, peer, line.time),)
         if line.type == "notification" and session.notification is not None:
@@ -417,6 +428,13 @@ def _notified(notification: _Notification, direction: str, peer: str, time_s: fl
         text=notification.message,
         time_s=time_s,
     )
+
+
+def _refreshed(refresh: _Refresh, peer: str, time_s: float) -> tuple[Message, ...]:
+    """The end of what the peer tells on request (RFC 7313 4) says what End-of-RIB says. Requests of the peer's own are
+    ExaBGP's business."""
+    family = _FAMILIES.get(f"{refresh.afi} {refresh.safi}")
+    return (EndOfRib(peer=peer, family=family, time_s=time_s),) if family and refresh.subtype == "end" else ()
 
 
 def _update(content: _Content, peer: str, time_s: float) -> tuple[Message, ...]:
@@ -488,6 +506,7 @@ def _neighbor(entry: _Neighbor) -> Neighbor:
         received=entry.messages.received.get("update", 0),
         sent=entry.messages.sent.get("update", 0),
         graceful_restart=bool(entry.peer.capabilities.get("graceful-restart")),
+        route_refresh=bool(entry.peer.capabilities.get("route-refresh")),
     )
 
 
@@ -528,6 +547,11 @@ def withdraw_commands(peer: str, prefixes: Iterable[str]) -> tuple[str, ...]:
 def end_of_rib_command(peer: str, family: int) -> str:
     """The command that sends End-of-RIB to `peer` (address)."""
     return f"neighbor {peer} announce eor ipv{family} unicast"
+
+
+def refresh_command(peer: str, family: int) -> str:
+    """The command that asks `peer` (address) to tell all again."""
+    return f"neighbor {peer} announce route-refresh ipv{family} unicast"
 
 
 def _portions(prefixes: Iterable[str]) -> list[list[str]]:

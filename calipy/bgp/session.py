@@ -39,6 +39,7 @@ from calipy.bgp.messages import (
     decode,
     decode_route,
     end_of_rib_command,
+    refresh_command,
     withdraw_commands,
 )
 from calipy.bgp.outbox import Order, Outbox
@@ -318,12 +319,14 @@ class Session:
     async def _learn(self, channel: Channel) -> None:
         """Takes in what ExaBGP knows, and posts what has come of it at once: no route goes and comes back."""
         self._learning, self._asks_again = True, False
-        continuing: set[str] = set()
+        found: list[Neighbor] = []
+        complete: set[str] = set()
 
         def neighbors(line: bytes) -> None:
             for message in decode(line):
                 if isinstance(message, Neighbors):
-                    continuing.update(self._found(message.neighbors))
+                    found.extend(message.neighbors)
+                    complete.update(self._found(message.neighbors))
 
         def incoming(line: bytes) -> None:
             update = decode_route(line)
@@ -338,8 +341,16 @@ class Session:
         await channel.ask(SHOW_NEIGHBORS, neighbors)
         await channel.ask(SHOW_RECEIVED, incoming)
         await channel.ask(SHOW_TOLD, outgoing)
+        self._close_account(complete | self._ended)
+        for neighbor in found:
+            # Whether its End-of-RIB came and went, or is yet to come, nobody knows; the answer to this has an end, too.
+            if neighbor.state == ESTABLISHED and neighbor.route_refresh and neighbor.peer not in complete | self._ended:
+                await channel.ask(refresh_command(neighbor.peer, _family(neighbor.peer)))
+
+    def _close_account(self, complete: set[str]) -> None:
+        """All is heard that ExaBGP has; of the peers in `complete` that is all there is."""
         now_s = time.monotonic()
-        for address in (continuing | self._ended) & self._standings.up():
+        for address in complete & self._standings.up():
             self._take(EndOfRib(peer=address, family=_family(address)), now_s)
         self._learning = False
         self._lost_s = None

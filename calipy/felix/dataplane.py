@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,8 @@ log = logging.getLogger("calipy.felix.dataplane")
 
 INLINE_OPERATIONS = 256
 """Up to so many operations are written on the loop itself; more go to the kernel thread."""
+SLICE_S = 0.005
+"""How long the taking in of a change may hold the loop in one go."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 30.0
 RESYNC_EVERY_S = 0.8
 """Notices of foreign changes lead to at most one read of a driver in this time: so each is repaired within a second."""
@@ -179,15 +182,15 @@ class Dataplane:
             self._wake.clear()
             self._at_work = True
             serial = self._submitted
-            self._take()
             with self.pulse.turn():
+                await self._take()
                 for area in self._areas:
                     await self._settle(area)
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
 
-    def _take(self) -> None:
+    async def _take(self) -> None:
         change, self._pending = self._pending, None
         if change is None:
             return
@@ -196,9 +199,13 @@ class Dataplane:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
         self.state = apply(self.state, change)
+        until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
                 self._enter(area, plan)
+                if time.monotonic() >= until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + SLICE_S
 
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:
@@ -292,8 +299,8 @@ class Dataplane:
                 area.ledger.hold(owner, reason)
                 continue
             area.refused[owner] = reason
-            area.refusals += 1
             count = area.retries.get(owner, 0)
+            area.refusals += 1
             level = logging.DEBUG if count else logging.ERROR
             log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
             closed = area.planner.closed(owner, self.state)

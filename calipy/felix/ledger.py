@@ -41,7 +41,7 @@ class Ledger:
         self._owned: dict[Owner, set[ObjectName]] = {}
         self._actual: dict[ObjectName, bytes] = {}
         self._last_owner: dict[ObjectName, Owner] = {}
-        self._differing: set[ObjectName] = set()
+        self._differing: dict[ObjectName, None] = {}
         self._held: dict[Owner, str] = {}
 
     def want(self, owner: Owner, objects: Objects | None) -> None:
@@ -66,7 +66,10 @@ class Ledger:
         """The kernel has been read: `actual` is all that is there. `leftover` names the owner of what nobody wants."""
         self._actual = dict(actual)
         self._last_owner = {name: leftover(name) for name in self._actual if name not in self._wanted}
-        self._differing = {name for name in self._wanted.keys() | self._actual.keys() if self._differs(name)}
+        there, wanted = self._actual, self._wanted
+        differing = [name for name, value in wanted.items() if there.get(name) != value.fingerprint]
+        differing += [name for name in there if name not in wanted]
+        self._differing = dict.fromkeys(differing)
 
     def hold(self, owner: Owner, reason: str) -> None:
         """Operations of `owner` stay out of `pending` until `release`: the kernel refused them, or will."""
@@ -82,9 +85,10 @@ class Ledger:
         return self._held
 
     def pending(self) -> tuple[Op, ...]:
-        """The operations that lead from what is there to what is wanted, in the order in which they are safe."""
+        """The operations that lead from what is there to what is wanted, in the order in which they are safe; of one
+        rank in the order in which they came up."""
         ops = [op for name in self._differing if (op := self._op(name)) is not None]
-        ops.sort(key=lambda op: (self._order(op), op.name))
+        ops.sort(key=self._order)
         return tuple(ops)
 
     def landed(self, ops: Iterable[Op]) -> None:
@@ -158,9 +162,9 @@ class Ledger:
 
     def _settle(self, name: ObjectName) -> None:
         if self._differs(name):
-            self._differing.add(name)
+            self._differing[name] = None
         else:
-            self._differing.discard(name)
+            self._differing.pop(name, None)
             if name not in self._actual:
                 self._last_owner.pop(name, None)
 
@@ -173,5 +177,5 @@ class Ledger:
         if wanted is None:
             owner = self._last_owner.get(name, LEFTOVER)
             return None if owner in self._held else Delete(owner, name)
-        free = [owner for owner in wanted.owners if owner not in self._held]
+        free = wanted.owners - self._held.keys() if self._held else wanted.owners
         return Put(min(free), name, wanted.value, replaces=name in self._actual) if free else None

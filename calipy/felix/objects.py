@@ -80,7 +80,7 @@ class Driver(Protocol):
     """True: `apply` is all or nothing."""
 
     def order(self, op: Op) -> int:
-        """Rank of an operation; lower goes first. Operations of one rank go in the order of their names."""
+        """Rank of an operation; lower goes first."""
         ...
 
     def fingerprint(self, value: Struct) -> bytes:

@@ -157,9 +157,11 @@ class Lab:
         await machine.spawn(BGP, _calipy("bgp"), environment, liveness=_LIVENESS)
 
     async def power_off(self, name: str) -> None:
-        """A power cut. What the node's folders hold stays."""
-        await self.need_power(name).power_cut()
+        """A power cut. What the node's folders hold stays. Nobody hears of it: the cable is out before the kernel could
+        close the connections of what it ends."""
+        machine = self.need_power(name)
         await self.unplug(name)
+        await machine.power_cut()
 
     async def power_on(self, name: str) -> None:
         """Switches a node on that was off, and waits until it takes pods."""
@@ -246,6 +248,7 @@ class Lab:
 async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
     """Makes a lab; what a crashed one has left goes first. Raises Failure if one runs, and whatever a step met: then
     all that was made is gone again."""
+    lab = Lab(folder, plan)
     with claimed(folder):
         plate = _plate(folder)
         if plate is not None and plate.complete and _powered(folder):
@@ -253,15 +256,14 @@ async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
             raise Failure("the lab", f"one with {plate.plan.count} nodes runs in {folder} already", remedy)
         await _sweep(folder)
         _write_plate(folder, Plate(plan=plan))
-        lab = Lab(folder, plan)
         try:
             await _build(lab, steps)
-        except BaseException as failure:
-            said = _last_words(lab)
-            await _sweep(folder)
-            _remove(folder)
-            if said and isinstance(failure, Exception):
-                raise Failures([failure, Told(said)]) from failure
+        except Exception as failure:
+            told = explained(lab, failure)
+            await _clear(folder)
+            raise told from failure
+        except BaseException:
+            await _clear(folder)
             raise
         _write_plate(folder, Plate(plan=plan, complete=True))
     return lab
@@ -272,8 +274,7 @@ async def down(folder: Path) -> bool:
     if not _is_there(folder):
         return False
     with claimed(folder):
-        await _sweep(folder)
-        _remove(folder)
+        await _clear(folder)
     return True
 
 
@@ -378,8 +379,13 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def explained(lab: Lab, failure: Exception) -> Exception:
+    """A failure, with the ends of the agents' and BGP speakers' logs: those go with the lab."""
+    said = _last_words(lab)
+    return Failures([failure, Told(said)]) if said else failure
+
+
 def _last_words(lab: Lab) -> str:
-    """The ends of the agents' and BGP speakers' logs, which go with the lab."""
     logs = [lab.folder / name / f"{part}.log" for name in lab.nodes for part in (AGENT, BGP)]
     ends = {log: log.read_text(errors="replace").splitlines()[-_LAST_LINES:] for log in logs if log.exists()}
     return "\n".join(f"{log.parent.name} {log.stem}: {line}" for log, lines in ends.items() for line in lines if line)
@@ -423,6 +429,11 @@ def _empty(folder: Path) -> None:
     for place in folder.iterdir():
         if place.is_dir():
             shutil.rmtree(place)
+
+
+async def _clear(folder: Path) -> None:
+    await _sweep(folder)
+    _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -41,7 +41,10 @@ def _do(work: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await work
 
-    return run(cancellable())
+    try:
+        return run(cancellable())
+    except asyncio.CancelledError:
+        raise click.Abort from None
 
 
 def _lab() -> Lab:

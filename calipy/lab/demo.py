@@ -32,6 +32,8 @@ async def demonstrate(folder: Path, *, keep: bool, stream: TextIO | None = None)
     try:
         good = await _show_all(lab, steps, out)
         kept = keep
+    except Exception as failure:
+        raise cluster.explained(lab, failure) from failure
     finally:
         if not kept:
             async with steps.step("everything removed again"):

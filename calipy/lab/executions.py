@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -38,9 +39,17 @@ async def execute(
     """Runs a command of the host to its end. Past its time, or when cancelled, it and its children are killed.
     `env`: None = this process's. Raises FileNotFoundError if there is no such program."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=None if env is None else dict(env), start_new_session=True
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=None if env is None else dict(env), start_new_session=True
+        )
     )
+    try:
+        # asyncio waits for ever when it is cancelled while it plugs a new process's pipes in.
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _kill(await starting)
+        raise
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
@@ -48,10 +57,16 @@ async def execute(
         return Completed(TIMED_OUT, b"", f"killed after {timeout_s:g} s".encode())
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.communicate()
+            await _kill(process)
     assert process.returncode is not None
     return Completed(process.returncode, stdout, stderr)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Ends a process and its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.communicate()
 
 
 def started(pid: int) -> int | None:

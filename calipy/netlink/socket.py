@@ -53,6 +53,23 @@ def inside(namespace: int) -> Iterator[None]:
         os.close(own)
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[None]:
+    """The calling thread in a new, empty network namespace, which goes when nothing is open in it. Nothing may be
+    awaited inside. Raises OSError."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.unshare(_CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, f"unshare: {os.strerror(number)}")
+        try:
+            yield
+        finally:
+            _enter(own)
+    finally:
+        os.close(own)
+
+
 def _enter(namespace: int) -> None:
     if _libc.setns(namespace, _CLONE_NEWNET):
         number = ctypes.get_errno()
@@ -122,9 +139,17 @@ class NetlinkSocket:
 
     def dump(self, message: Message) -> list[memoryview]:
         """The bodies of a dump's answers, of one consistent state. Raises OSError where the kernel refuses."""
+        bodies: list[memoryview] = []
+        for step in self.dump_slices(message):
+            bodies = step or bodies
+        return bodies
+
+    def dump_slices(self, message: Message) -> Iterator[list[memoryview] | None]:
+        """The same bit by bit: None after each datagram, at last the bodies. The socket is busy until then."""
         for _ in range(_DUMP_ATTEMPTS):
             try:
-                return self._dump(message)
+                yield from self._dump(message)
+                return
             except Interrupted:
                 continue
         raise OSError(errno.EAGAIN, f"netlink dump {message.kind}: interrupted {_DUMP_ATTEMPTS} times by changes")
@@ -143,7 +168,7 @@ class NetlinkSocket:
                     return packet.body
         raise OSError(errno.ENODATA, f"netlink request {message.kind}: no answer")
 
-    def receive(self, most: int = 500) -> list[Packet]:
+    def receive(self, most: int = 200) -> list[Packet]:
         """The notifications that wait, perhaps none, about `most` of them. Raises Overrun where some were lost."""
         packets: list[Packet] = []
         while True:
@@ -205,7 +230,7 @@ class NetlinkSocket:
                 return
             yield from unpack(data)
 
-    def _dump(self, message: Message) -> list[memoryview]:
+    def _dump(self, message: Message) -> Iterator[list[memoryview] | None]:
         self.dumps += 1
         sequence = self._number(1)
         self._send(pack([Message(message.kind, message.flags | DUMP, message.body)], sequence), 1)
@@ -223,5 +248,7 @@ class NetlinkSocket:
                 if packet.kind == DONE or (packet.kind == ERROR) or not packet.flags & MULTI:
                     if interrupted:
                         raise Interrupted
-                    return bodies
+                    yield bodies
+                    return
                 bodies.append(packet.body)
+            yield None

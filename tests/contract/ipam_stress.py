@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 
 from calipy.agent.feed import Feed, watched
@@ -62,6 +63,31 @@ class Journal:
         return [name for name, state in self.state.items() if state in states]
 
 
+class FarAway:
+    """The store, its answers to writes some milliseconds late: so that a kill often comes between two of them."""
+
+    def __init__(self, store: SQLiteStore, chance: random.Random) -> None:
+        self._store = store
+        self._chance = chance
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def create(self, *arguments: object) -> object:
+        return await self._late(self._store.create(*arguments))  # type: ignore[arg-type]
+
+    async def update(self, *arguments: object) -> object:
+        return await self._late(self._store.update(*arguments))  # type: ignore[arg-type]
+
+    async def delete(self, *arguments: object) -> object:
+        return await self._late(self._store.delete(*arguments))  # type: ignore[arg-type]
+
+    async def _late(self, write: Awaitable[object]) -> object:
+        answer = await write
+        await asyncio.sleep(self._chance.uniform(0, 0.004))
+        return answer
+
+
 async def work(store_path: Path, journal: Journal, node: str, count: int, chance: random.Random) -> None:
     """One process's life."""
     store = await SQLiteStore.open(store_path, busy_limit_s=30)
@@ -70,7 +96,7 @@ async def work(store_path: Path, journal: Journal, node: str, count: int, chance
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(mirror.run()), group.create_task(feed.run(lambda events: None))]
         await feed.in_sync.wait()
-        allocator = Allocator(store, node, feed, time.time)
+        allocator = Allocator(FarAway(store, chance), node, feed, time.time)  # type: ignore[arg-type]
         await patiently(allocator.adopt)
         for name in journal.of("ADD", "DEL"):
             await delete(allocator, journal, name)

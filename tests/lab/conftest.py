@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from calipy.console.progress import Steps
+from calipy.explain.report import SessionReport
 from calipy.lab import cluster as clusters
-from calipy.lab import convergence, pods, reachability
-from calipy.lab.cluster import Lab
+from calipy.lab import convergence, pods, reachability, topology
+from calipy.lab.cluster import Lab, Part
 from calipy.lab.pods import Sandbox, Wish
 from calipy.lab.reachability import Probe
 from calipy.lab.topology import Encapsulation, Plan
+from calipy.resources import block_affinities
 
 _PREFIX = "calipy-lab-t"
 
@@ -56,6 +59,41 @@ class TestLab(Lab):
             gone = await pods.clear_after_power_cut(self, store, name)
         await self.sessions_up(name)
         return gone
+
+    async def unsupervised(self, name: str, part: Part) -> None:
+        """Starts agent or BGP sidecar of a node anew, without anybody who kills it when it is unwell."""
+        await self.machines[name].process(part).stop()
+        await self.start_part(name, part)
+        await self.sessions_up(name)
+
+    async def start_part(self, name: str, part: Part) -> None:
+        """Starts agent or BGP sidecar of a node where it was stopped, without a liveness probe."""
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        environment |= topology.agent_environment(self.plan, self.nodes[name])
+        await self.machines[name].spawn(part, [sys.executable, "-m", "calipy", part], environment)
+
+    async def sessions(self, name: str) -> tuple[SessionReport, ...]:
+        """A node's BGP sessions."""
+        return await self.ask(name, "sessions", tuple[SessionReport, ...])
+
+    async def told_all(self, *names: str) -> None:
+        """Waits until these nodes hold no route of a session that has ended."""
+
+        async def none_is_stale() -> bool | str:
+            stale = [session.name for name in names for session in await self.sessions(name) if session.stale]
+            return not stale or f"routes are held of {', '.join(stale)}"
+
+        await clusters.eventually(none_is_stale, "End-of-RIB")
+
+    async def blocks(self) -> dict[str, str]:
+        """Blocks in use, and the nodes whose they are."""
+        async with self.store() as store:
+            claims = [stored.value async for page in store.list(block_affinities.KIND) for stored in page.items]
+        return {claim.spec.cidr: claim.spec.node for claim in claims if claim.confirmed}
+
+    async def blocks_of(self, *names: str) -> frozenset[str]:
+        """Blocks of some nodes."""
+        return frozenset(cidr for cidr, node in (await self.blocks()).items() if node in names)
 
     async def matrix(self, patience_s: float = reachability.PATIENCE_S) -> tuple[Probe, ...]:
         """Who reaches whom just now."""

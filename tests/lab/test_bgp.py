@@ -1,173 +1,178 @@
-"""Two agents with their sidecars: what BGP learns reaches the FIB, and stays there whoever dies."""
+"""Agents with their BGP sidecars: what BGP learns reaches the FIB and stays there, whoever dies."""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+import time
+from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
-from calipy.bgp.sidecar import liveness_command
-from calipy.datastore.sqlite import SQLiteStore
-from calipy.explain import query
-from calipy.explain.report import NodeReport
-from calipy.lab.executions import execute
-from calipy.lab.machines import Machine
-from calipy.lab.processes import Liveness
-from calipy.resources import block_affinities
+from calipy.explain.query import Unanswered
+from calipy.explain.report import NodeReport, SessionReport
+from calipy.lab.cluster import eventually
+from calipy.resources import bgp_configurations, block_affinities, secrets
+from calipy.resources.bgp_configurations import BGPConfiguration, BGPConfigurationSpec, NodeMeshPassword
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.metadata import ObjectMeta
+from calipy.resources.secrets import Secret, SecretKeySelector
 
-POOL, HOLD_S = "10.244.0.0/16", 9
-RUN = "/run/calipy"
+NEW = "10.245.9.0/26"
 
 
-class Node:
-    """A machine with an agent and a sidecar."""
+class RouteMonitor:
+    """Takes note of each change of a route that BGP brought to a machine."""
 
-    def __init__(self, number: int, folder: Path) -> None:
-        self.address = f"10.9.0.{number}"
-        self.block = f"10.244.{number}.0/26"
-        self.run = folder / f"run{number}"
-        binds = {"/var/lib/calipy": folder / "store", "/var/lib/calico": folder / f"state{number}", RUN: self.run}
-        self.machine = Machine(f"n{number}", folder / f"n{number}", binds)
+    def __init__(self, machine) -> None:
+        self.process = subprocess.Popen(
+            machine.inside("ip", "-o", "monitor", "route"), stdout=subprocess.PIPE, start_new_session=True
+        )
+        os.set_blocking(self.process.stdout.fileno(), False)
         self.changes: list[str] = []
 
-    async def start(self) -> None:
-        environment = {
-            **os.environ,
-            "NODENAME": self.machine.name,
-            "IP": self.address,
-            "CALIPY_BGP_HOLD_TIME": str(HOLD_S),
-            "CALICO_IPV4POOL_CIDR": POOL,
-        }
-        calipy = (sys.executable, "-m", "calipy")
-        self.agent = await self.machine.spawn("agent", [*calipy, "agent"], environment)
-        alive = Liveness(liveness_command(Path(RUN)), 1.0, 1.0, 2)
-        self.sidecar = await self.machine.spawn("bgp", [*calipy, "bgp"], environment, liveness=alive)
-
-    def watch(self) -> None:
-        """Takes note of what happens to routes inside the pool."""
-        self.monitor = subprocess.Popen(
-            self.machine.inside("ip", "-o", "monitor", "route"), stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert self.monitor.stdout is not None
-        os.set_blocking(self.monitor.stdout.fileno(), False)
-
     def look(self) -> list[str]:
-        """Changes so far of routes that BGP brought."""
-        assert self.monitor.stdout is not None
-        lines = (self.monitor.stdout.read() or b"").decode().splitlines()
-        self.changes += [line.strip() for line in lines if "10.244." in line and "proto bird" in line]
+        lines = (self.process.stdout.read() or b"").decode().splitlines()
+        self.changes += [line.strip() for line in lines if "proto bird" in line]
         return self.changes
 
-    async def learned(self) -> set[str]:
-        shown = await self.machine.run("ip", "route", "show", "proto", "bird")
-        return {line.split()[0] for line in shown.text.splitlines()}
-
-    async def report(self) -> NodeReport:
-        return await query.ask(self.run / "query.sock", "status", NodeReport)
-
-    async def session_is_up(self) -> bool:
-        try:
-            sessions = (await self.report()).sessions
-        except query.Unanswered:
-            return False
-        return bool(sessions) and all(session.state == "up" and session.received for session in sessions)
-
-    async def off(self) -> None:
-        await self.machine.power_cut()
-        if hasattr(self, "monitor"):
-            self.monitor.kill()
-            self.monitor.wait()
-            assert self.monitor.stdout is not None
-            self.monitor.stdout.close()
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 @pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
-    first, second = Node(1, tmp_path), Node(2, tmp_path)
+def monitored() -> Iterator:
+    made = []
+
+    def make(machine):
+        made.append(RouteMonitor(machine))
+        return made[-1]
+
+    yield make
+    for monitor in made:
+        monitor.close()
+
+
+async def learned(lab, name):
+    return (await lab.machines[name].run("ip", "route", "show", "proto", "bird")).text.splitlines()
+
+
+async def all_told(lab, name):
+    """Each node has told this one of its block again."""
     try:
-        for node in (first, second):
-            await node.machine.start()
-        ends = [str(node.machine.pid) for node in (first, second)]
-        link = ("ip", "link", "add", "eth0", "netns", ends[0], "type", "veth", "peer", "name", "eth0", "netns", ends[1])
-        assert (await execute(link)).status == 0
-        for node in (first, second):
-            await node.machine.run("ip", "address", "add", f"{node.address}/24", "dev", "eth0")
-            await node.machine.run("ip", "link", "set", "eth0", "up")
-            node.watch()
-        for node in (first, second):
-            await node.start()
-        yield first, second
-    finally:
-        for node in (first, second):
-            await node.off()
+        report = await lab.ask(name, "status", NodeReport)
+    except Unanswered as error:
+        return str(error)
+    missing = [session.name for session in report.sessions if session.node and not session.received]
+    return not missing or f"nothing heard of {', '.join(missing)}"
 
 
-async def until(true: Callable[[], Awaitable[object]], within_s: float = 30.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not await true():  # noqa: ASYNC110 (what is awaited happens in other processes)
-            await asyncio.sleep(0.1)
+async def claim(lab, node, block):
+    """What the allocator does when a node needs another block."""
+    name = f"{node}-{block.replace('.', '-').replace('/', '-')}"
+    spec = BlockAffinitySpec(cidr=block, node=node, state="confirmed", type="host")
+    async with lab.store() as store:
+        await store.create(block_affinities.KIND, BlockAffinity(metadata=ObjectMeta(name=name), spec=spec))
 
 
-async def claim(folder: Path, node: Node, block: str) -> None:
-    """What the allocator does once a pod needs an address."""
-    name = f"{node.machine.name}-{block.replace('.', '-').replace('/', '-')}"
-    spec = BlockAffinitySpec(cidr=block, node=node.machine.name, state="confirmed", type="host")
-    store = await SQLiteStore.open(folder / "store" / "datastore.sqlite3")
-    await store.create(block_affinities.KIND, BlockAffinity(metadata=ObjectMeta(name=name), spec=spec))
-    await store.close()
+async def came_back(lab, node, *parts):
+    """Kills parts of a node, all at once, and waits until they are at work again."""
+    processes = [lab.machines[node].process(part) for part in parts]
+    former = {process.name: (await process.status()).pid for process in processes}
+    for process in processes:
+        await process.kill()
+    for process in processes:
+
+        async def another(process=process):
+            return (await process.status()).pid not in (0, former[process.name])
+
+        await eventually(another, f"{process.name} is not started again")
+    for name in lab.nodes:
+        await lab.sessions_up(name)
+        await eventually(lambda name=name: all_told(lab, name), f"{name} hears nothing")
 
 
-async def test_routes_reach_the_fib_and_outlive_agent_and_exabgp(nodes: tuple[Node, Node], tmp_path: Path) -> None:
-    first, second = nodes
+async def test_agent_and_exabgp_die_and_no_route_moves(cluster, monitored):
+    lab = await cluster(count=2, families="ipv4")
+    for node in lab.nodes:
+        await lab.add(f"pod-{node}", node)
+    await lab.rest()
+    before = {node: await learned(lab, node) for node in lab.nodes}
+    assert all(before.values())
+    monitors = {node: monitored(lab.machines[node]) for node in lab.nodes}
 
-    async def both_have(count: int) -> bool:
-        return len(await first.learned()) == len(await second.learned()) == count
+    for parts in (("agent",), ("bgp",), ("agent", "bgp")):
+        await came_back(lab, "n1", *parts)
+    assert {node: await learned(lab, node) for node in lab.nodes} == before
 
-    async def both_up() -> bool:
-        return await first.session_is_up() and await second.session_is_up()
-
-    await until(lambda: _all_sessions(nodes))
-    for node in nodes:
-        await claim(tmp_path, node, node.block)
-    await until(lambda: both_have(1))
-    assert await first.learned() == {second.block}
-    assert await second.learned() == {first.block}
-    await until(both_up)
-    assert (await first.report()).problems == {}
-    quiet = first.look(), second.look()
-
-    await first.agent.kill()
-    await until(lambda: _restarted(first.agent))
-    await until(both_up)
-    await first.sidecar.kill()
-    await until(lambda: _restarted(first.sidecar))
-    await until(both_up)
-    # It goes the same way as all that came before it.
-    await claim(tmp_path, second, "10.244.2.64/26")
-    await until(lambda: both_have_news(first))
-    assert first.look()[len(quiet[0]) :] == [f"10.244.2.64/26 via {second.address} dev eth0 proto bird metric 1024"]
-    assert second.look()[len(quiet[1]) :] == []
+    # It goes the same way as any change before it would have gone.
+    await claim(lab, "n2", NEW)
+    await eventually(lambda: came(monitors["n1"], NEW), f"{NEW} does not reach n1")
+    assert [line.split()[0] for line in monitors["n1"].look()] == [NEW]
+    assert monitors["n2"].look() == []
 
 
-async def both_have_news(node: Node) -> bool:
-    return "10.244.2.64/26" in await node.learned()
+async def test_what_bgp_left_behind_goes_once_all_peers_have_told_what_they_know(cluster, monitored):
+    lab = await cluster(count=2, families="ipv4")
+    for node in lab.nodes:
+        await lab.add(f"pod-{node}", node)
+    await lab.rest()
+    machine = lab.machines["n1"]
+    await machine.process("agent").signal(signal.SIGSTOP)
+    gateway = (await learned(lab, "n1"))[0].partition(" via ")[2].split()[0]
+    await machine.run("ip", "route", "add", NEW, "via", gateway, "proto", "bird", "metric", "1024")
+    monitor = monitored(machine)
+
+    await came_back(lab, "n1", "agent", "bgp")
+
+    await eventually(lambda: came(monitor, f"Deleted {NEW}"), f"{NEW} stays")
+    assert [line.partition(" via")[0] for line in monitor.look()] == [f"Deleted {NEW}"]
 
 
-async def _restarted(process: object) -> bool:
-    status = await process.status()  # type: ignore[attr-defined]
-    return bool(status.restarts and status.pid)
+async def test_the_mesh_takes_its_password_from_a_secret_and_nobody_shows_it(cluster):
+    lab = await cluster(count=2, families="ipv4")
+    mesh = next(session for session in await sessions(lab, "n1") if session.kind == "mesh")
+    reference = SecretKeySelector(name="bgp", key="mesh")
+    spec = BGPConfigurationSpec(node_mesh_password=NodeMeshPassword(secret_key_ref=reference))
+    configuration = BGPConfiguration(metadata=ObjectMeta(name="default"), spec=spec)
+    secret = Secret(metadata=ObjectMeta(name="bgp", namespace="kube-system"), data={"mesh": "b3BlbiBzZXNhbWU="})
+    began_s = time.monotonic()
+    async with lab.store() as store:
+        stored = await store.create(secrets.KIND, secret)
+        await store.create(bgp_configurations.KIND, configuration)
+
+    async def has_reopened():
+        (found,) = [session for session in await sessions(lab, "n1") if session.name == mesh.name]
+        return found.state == "up" and found.since_s < time.monotonic() - began_s
+
+    await eventually(has_reopened, "the mesh's session is not opened anew")
+    shown = (await lab.machines["n1"].run("cat", "/run/calipy/exabgp.conf")).text
+    assert shown.count("md5-password") == 1, "tor's session has none"
+    said = "".join(log.read_text() for log in lab.folder.glob("n*/*.log"))
+    assert "session with" in said
+    assert "sesame" not in said
+    assert "b3BlbiBzZXNhbWU" not in said
+
+    async with lab.store() as store:
+        await store.delete(secrets.KIND, stored)
+        spec = structs.replace(spec, node_mesh_max_restart_time="60s")
+        found = await store.get(bgp_configurations.KIND, "default")
+        await store.update(bgp_configurations.KIND, found, structs.replace(found.value, spec=spec))
+
+    async def is_down():
+        (found,) = [session for session in await sessions(lab, "n1") if session.name == mesh.name]
+        return found.state == "down" and "Secret bgp, key mesh: is not known" in found.reason
+
+    await eventually(is_down, "the mesh's session goes on without its password")
 
 
-async def _all_sessions(nodes: tuple[Node, ...]) -> bool:
-    try:
-        reports = [await node.report() for node in nodes]
-    except query.Unanswered:
-        return False
-    return all(report.sessions and report.sessions[0].state == "up" for report in reports)
+async def sessions(lab, name):
+    return await lab.ask(name, "sessions", tuple[SessionReport, ...])
+
+
+async def came(monitor, what):
+    return any(what in line for line in monitor.look())

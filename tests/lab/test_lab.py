@@ -246,9 +246,9 @@ async def test_an_interrupted_demonstration_leaves_nothing(number, folder):
     await eventually(lambda: an_agent_runs(folder), "agents start")
 
     process.send_signal(number)
-    await asyncio.wait_for(process.wait(), 30)
+    _, told = await asyncio.wait_for(process.communicate(), 30)
 
-    assert process.returncode != 0
+    assert (process.returncode, told.strip()) == (130, b"")
     assert not folder.exists()
     assert traces(folder) == []
 
@@ -290,9 +290,10 @@ def folder_made(folder: Path) -> Path:
 
 async def started(folder, verb):
     command = [sys.executable, "-m", "calipy", "lab", verb]
-    quiet = asyncio.subprocess.DEVNULL
     environment = {**os.environ, "CALIPY_LAB": str(folder)}
-    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=quiet, stderr=quiet)
+    return await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
 
 
 async def an_agent_runs(folder):

@@ -473,6 +473,7 @@ async def test_an_agent_that_was_killed_finds_everything_as_it_was(lab: Lab) -> 
     lab.me.announce(MINE)
     await lab.watch.until(lambda: lab.me.learned == learned)
     assert lab.me.posts == [learned], "all at once"
+    await lab.watch.until(lambda: lab.me.told)
     await lab.watch.until(lambda: lab.bird.routes == {MINE} and lab.exa.learned.keys() == {MINE})
     assert lab.bird.session == before
     assert lab.bird.changes[len(changes) :] == [f"Deleted 10.1.0.64/26 via {ME} dev eth0 proto bird metric 32"]

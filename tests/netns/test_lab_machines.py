@@ -93,6 +93,7 @@ async def test_a_power_cut_leaves_nothing(machine: Machine) -> None:
     await machine.make_netns("pod")
     await machine.run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "eth0", "netns", "1")
     await machine.spawn("worker", ("sh", "-c", "setsid sleep 600 & sleep 600 & wait"), ENV)
+    await until(lambda: len(processes_in(namespaces_of(machine.pid)["pid"])) >= 4, "process 1, a shell, two sleeps")
     inside = namespaces_of(machine.pid)
     pids = processes_in(inside["pid"])
     assert len(pids) >= 4

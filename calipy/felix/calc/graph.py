@@ -178,8 +178,7 @@ class Graph:
                 index.addresses.discard(event.address)
                 dirty.tunnels = True
             case ForeignRoutesRead():
-                if event.routes != index.foreign_routes:
-                    index.foreign_routes = event.routes
+                if index.put_foreign_routes(event.routes):
                     dirty.view = dirty.all_prefixes = True
 
     def _take_link(self, number: int, link: Link | None) -> None:
@@ -192,7 +191,7 @@ class Graph:
             for id_ in index.attached_by.get(name, ()):
                 dirty.prefixes.update(map(host_prefix, index.attachments[id_].addresses))
         workload_only = all(name in index.attached_by or name.startswith(index.workload_prefixes) for name in names)
-        if not workload_only:
+        if not workload_only or number in index.foreign_links:
             dirty.tunnels = dirty.view = dirty.all_prefixes = True
 
     # --- units ---

@@ -73,6 +73,8 @@ class Index:
         self.links_by_name: dict[str, Link] = {}
         self.addresses: set[LinkAddress] = set()
         self.foreign_routes: frozenset[ForeignRoute] = frozenset()
+        self.foreign_links: frozenset[int] = frozenset()
+        """Links that foreign routes lead over."""
         self.workload_prefixes: tuple[str, ...] = ("cali",)
 
     def put_pool(self, name: str, pool: IPPool | None) -> None:
@@ -143,6 +145,14 @@ class Index:
             del self.links_by_name[old.name]
         if link is not None:
             self.links_by_name[link.name] = link
+        return True
+
+    def put_foreign_routes(self, routes: frozenset[ForeignRoute]) -> bool:
+        """Takes in the routes of others; True if anything changed."""
+        if routes == self.foreign_routes:
+            return False
+        self.foreign_routes = routes
+        self.foreign_links = frozenset(number for route in routes for _, number in route.next_hops)
         return True
 
     def learn(self, learned: Mapping[str, LearnedRoute | None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from calipy.felix.calc.change import SetKey
 from calipy.felix.calc.settings import FelixSettings
@@ -46,10 +47,16 @@ def host_sets(me: str, nodes: Iterable[NodeAddress], settings: FelixSettings) ->
     return sets
 
 
+@lru_cache(maxsize=16384)
+def host_of(interface: str) -> str:
+    """`10.9.0.11/24` -> `10.9.0.11`, canonical."""
+    return str(ipaddress.ip_interface(interface).ip)
+
+
 def _addresses(nodes: Iterable[NodeAddress], family: int) -> Iterator[str]:
     for node in nodes:
         if family in node.addresses:
-            yield str(ipaddress.ip_interface(node.addresses[family]).ip)
+            yield host_of(node.addresses[family])
 
 
 def _external(settings: FelixSettings, family: int) -> frozenset[str]:

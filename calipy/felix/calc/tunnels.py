@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 
+from calipy.felix.calc.sets import host_of
 from calipy.felix.calc.settings import FelixSettings
 from calipy.model.links import Link, LinkAddress
 from calipy.model.nodes import NodeAddress
@@ -38,7 +38,7 @@ def tunnel(
     mine = nodes.get(me)
     if mine is None or family not in mine.addresses or family not in mine.vxlan:
         return None
-    local = str(ipaddress.ip_interface(mine.addresses[family]).ip)
+    local = host_of(mine.addresses[family])
     parent = next((links[a.index] for a in addresses if a.address == local and a.index in links), None)
     mtu = settings.vxlan_mtu if family == 4 else settings.vxlan_mtu_v6
     return Tunnel(
@@ -61,4 +61,4 @@ def _peers(me: str, nodes: Mapping[str, NodeAddress], family: int) -> Iterable[T
     for name, node in nodes.items():
         if name != me and family in node.addresses and family in node.vxlan:
             end = node.vxlan[family]
-            yield TunnelPeer(name, end.address, end.mac, str(ipaddress.ip_interface(node.addresses[family]).ip))
+            yield TunnelPeer(name, end.address, end.mac, host_of(node.addresses[family]))

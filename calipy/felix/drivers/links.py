@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Container, Iterator, Mapping
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ class LinksDriver:
         self._socket = socket
         self._offloads = Offloads(namespace)
         self._deleted: set[int] = set()
+        self._indices: dict[str, int] = {}
         self._devices: dict[str, VxlanDevice] = {}
         self._entries: dict[str, dict[ObjectName, Struct]] = {}
         """What hangs on a device, by its name: it goes with it."""
@@ -58,7 +60,10 @@ class LinksDriver:
         """The devices of ours and all that hangs on them."""
         found: dict[ObjectName, Struct] = {}
         names: dict[int, str] = {}
-        links = [rtnetlink.parse_link(body) for body in self._socket.dump(rtnetlink.dump_links())]
+        links: list[rtnetlink.Link] = []
+        for step in self._socket.dump_slices(rtnetlink.dump_links()):
+            links = list(map(rtnetlink.parse_link, step or ()))
+            yield None
         by_index = {link.index: link.name for link in links}
         for link in links:
             if link.name in DEVICES and link.vxlan is not None:
@@ -135,17 +140,43 @@ class LinksDriver:
                     found[ObjectName("forwarding", f"{device} {entry.mac}")] = value
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
-        """Writes one after the other: what hangs on a device needs its index."""
+        """Writes devices one by one, and what hangs on them in between together."""
         refusals: list[Refusal] = []
         vanished: list[ObjectName] = []
-        for op in ops:
-            found = self._perform(op)
-            refusals += found
-            if not found:
-                if isinstance(op, Put) and op.name.kind == "device":
-                    vanished += self._lost_entries(op)
-                self._remember(op.name, op.value if isinstance(op, Put) else None)
+        for devices, group in groupby(ops, key=lambda op: op.name.kind == "device"):
+            if not devices:
+                refusals += self._write_entries(tuple(group))
+                continue
+            for op in group:
+                self._indices = {}
+                found = self._perform(op)
+                refusals += found
+                if not found:
+                    vanished += self._lost_entries(op) if isinstance(op, Put) else ()
+                    self._remember(op.name, op.value if isinstance(op, Put) else None)
         return Outcome(refusals=tuple(refusals), vanished=tuple(vanished))
+
+    def _write_entries(self, ops: tuple[Op, ...]) -> list[Refusal]:
+        messages: list[Message] = []
+        sent: list[Op] = []
+        refusals: list[Refusal] = []
+        self._indices = {}
+        for op in ops:
+            try:
+                messages += self._messages(op)
+                sent.append(op)
+            except OSError as error:
+                if isinstance(op, Put):
+                    refusals.append(Refusal(op.name, error.errno or 0, error.strerror or str(error)))
+        for answer in self._socket.request(messages):
+            op = sent[answer.index]
+            if isinstance(op, Put) or answer.errno not in _GONE:
+                refusals.append(Refusal(op.name, answer.errno, answer.text))
+        refused = {refusal.name for refusal in refusals}
+        for op in sent:
+            if op.name not in refused:
+                self._remember(op.name, op.value if isinstance(op, Put) else None)
+        return refusals
 
     def _perform(self, op: Op) -> list[Refusal]:
         try:
@@ -218,8 +249,10 @@ class LinksDriver:
         return rtnetlink.delete_link(index)
 
     def _index(self, name: str) -> int:
-        """A link's index. Raises OSError where there is none of that name."""
-        return rtnetlink.parse_link(self._socket.get(rtnetlink.get_link(name))).index
+        """A link's index, asked for once in a run of entries. Raises OSError where there is none of that name."""
+        if name not in self._indices:
+            self._indices[name] = rtnetlink.parse_link(self._socket.get(rtnetlink.get_link(name))).index
+        return self._indices[name]
 
     def _entry(self, value: Struct, *, delete: bool) -> Message:
         match value:

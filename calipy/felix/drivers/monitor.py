@@ -42,6 +42,8 @@ _GROUPS = (
     rtnetlink.GROUP_IPV4_CONFIGURATION,
     rtnetlink.GROUP_IPV6_CONFIGURATION,
 )
+_SLICE = 200
+"""Events between two points at which the first reading may pause."""
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
 
 _ALL_LINKS = -1
@@ -116,12 +118,17 @@ class Monitor:
         self._reread = False
         """True where the kernel may have dropped foreign routes without a word."""
 
-    def start(self) -> None:
-        """Reads links, addresses and routes, posts them, and goes on with notifications."""
+    async def start(self) -> None:
+        """Reads links, addresses and routes, posts them, and goes on with notifications; what comes meanwhile waits."""
         loop = asyncio.get_running_loop()
+        events: list[Event] = []
+        for count, event in enumerate(self._read()):
+            events.append(event)
+            if count % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        self._post(events)
         loop.add_reader(self._route.fileno(), self._on_route)
         loop.add_reader(self._netfilter.fileno(), self._on_netfilter)
-        self._post(self._read())
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """A link's addresses."""
@@ -142,20 +149,19 @@ class Monitor:
 
     # --- reading everything ---
 
-    def _read(self) -> list[Event]:
-        events: list[Event] = []
+    def _read(self) -> Iterator[Event]:
         gone = set(self.links)
         for body in self._reader.dump(rtnetlink.dump_links()):
             link = _link(rtnetlink.parse_link(body))
             gone.discard(link.index)
-            events.append(self._keep(link))
+            yield self._keep(link)
         for index in gone:
-            events.append(self._forget(index))
+            yield self._forget(index)
         seen = {_address(rtnetlink.parse_address(body)) for body in self._reader.dump(rtnetlink.dump_addresses())}
-        events.extend(AddressGone(address) for address in self.addresses - seen)
-        events.extend(AddressSeen(address) for address in seen)
+        yield from [AddressGone(address) for address in self.addresses - seen]
+        yield from map(AddressSeen, seen)
         self.addresses = seen
-        return [*events, self._read_routes()]
+        yield self._read_routes()
 
     def _read_routes(self) -> ForeignRoutesRead:
         self._foreign, self._foreign_moved, self._reread = {}, False, False
@@ -174,7 +180,7 @@ class Monitor:
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
             self._route.discard()
-            self._post(self._read())
+            self._post(list(self._read()))
             for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
             return

@@ -108,13 +108,17 @@ class NftablesDriver:
         if not self.exists():
             yield found
             return
-        hooks = {
-            record.name: record.hook
-            for record in map(nft.parse_chain, self._socket.dump(nft.get_chains()))
-            if record.table == TABLE
-        }
+        bodies: list[memoryview] = []
+        for step in self._socket.dump_slices(nft.get_chains()):
+            bodies = step or bodies
+            yield None
+        hooks = {record.name: record.hook for record in map(nft.parse_chain, bodies) if record.table == TABLE}
         rules: dict[str, list[str]] = {name: [] for name in hooks}
-        for count, body in enumerate(self._socket.dump(nft.get_rules(TABLE))):
+        bodies = []
+        for step in self._socket.dump_slices(nft.get_rules(TABLE)):
+            bodies = step or bodies
+            yield None
+        for count, body in enumerate(bodies):
             record = nft.parse_rule(body)
             rules[record.chain].append(dialect.fingerprint_of(record.user_data))
             if count % _SLICE == _SLICE - 1:
@@ -122,21 +126,22 @@ class NftablesDriver:
         for name, prints in rules.items():
             found[ObjectName("chain", name)] = _chain_fingerprint(_hook(hooks[name]), prints)
         for body in self._socket.dump(nft.get_sets(TABLE)):
-            yield None
-            self._read_set(nft.parse_set(body), found)
+            yield from self._read_set(nft.parse_set(body), found)
         yield found
 
-    def _read_set(self, record: nft.SetRecord, found: dict[ObjectName, bytes]) -> None:
+    def _read_set(self, record: nft.SetRecord, found: dict[ObjectName, bytes]) -> Iterator[None]:
         spec = _spec(record)
         self._specs[record.name] = spec
         found[ObjectName("set", record.name)] = fingerprint(spec)
-        elements = [
-            element
-            for body in self._socket.dump(nft.get_elements(TABLE, record.name))
-            for element in nft.parse_elements(body)
-        ]
-        for value in _elements(record.name, spec, elements):
+        bodies: list[memoryview] = []
+        for step in self._socket.dump_slices(nft.get_elements(TABLE, record.name)):
+            bodies = step or bodies
+            yield None
+        elements = [element for body in bodies for element in nft.parse_elements(body)]
+        for count, value in enumerate(_elements(record.name, spec, elements)):
             found[ObjectName("element", f"{record.name} {value.key}")] = fingerprint(value)
+            if count % _SLICE == _SLICE - 1:
+                yield None
 
     # --- writing ---
 

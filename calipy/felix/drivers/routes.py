@@ -22,7 +22,7 @@ from calipy.netlink.socket import NetlinkSocket
 LEARNED_LEFTOVER = Owner("leftover", "bgp")
 """Owner of routes that BGP learned before this agent started: held until BGP has said what it knows."""
 _DEFAULT_METRIC_V6 = 1024
-_SLICE = 500
+_SLICE = 200
 _GONE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENOENT})
 """A route that is to go and isn't there: link down or gone, the kernel was faster."""
 
@@ -62,7 +62,11 @@ class RoutesDriver:
         found: dict[ObjectName, bytes] = {}
         self._protocols, self._links, self._over = {}, {}, {}
         for family in (4, 6):
-            for count, route in enumerate(self._socket.dump(rtnetlink.dump_routes(family, table=MAIN_TABLE))):
+            bodies: list[memoryview] = []
+            for step in self._socket.dump_slices(rtnetlink.dump_routes(family, table=MAIN_TABLE)):
+                bodies = step or bodies
+                yield None
+            for count, route in enumerate(bodies):
                 if count % _SLICE == _SLICE - 1:
                     yield None
                 self._file(rtnetlink.parse_route(route), found)

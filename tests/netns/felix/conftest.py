@@ -69,7 +69,7 @@ class FelixNode:
         """Everything, as the agent does once it is in sync."""
         engine = self.engine
         await engine.guard()
-        engine.monitor.start()
+        await engine.monitor.start()
         engine.endpoints.restore(list(endpoints))
         self._tasks = [group.create_task(engine.calculator.run()), group.create_task(engine.dataplane.run())]
 
@@ -230,6 +230,7 @@ class Wire:
     """Packets between namespaces, with every socket closed in the end."""
 
     inside = staticmethod(inside)
+    TRIES, AGAIN_S = 10, 0.5
     NEVER_S = 0.15
     """How long nothing must come where a packet is to be dropped: the way is warm by then."""
 
@@ -260,10 +261,15 @@ class Wire:
         return b"word %d" % self._word
 
     def passes(self, mouth: socket.socket, ear: Ear) -> tuple[str, int] | None:
-        """Sends a word: as whom the ear heard it."""
-        word = self.word()
-        mouth.sendto(word, (ear.address, ear.port))
-        return ear.hears(word)
+        """Sends a word: as whom the ear heard it. Where neighbours are still being found a first datagram may be lost,
+        as it may on any network: it is said again a few times."""
+        for _ in range(self.TRIES):
+            word = self.word()
+            mouth.sendto(word, (ear.address, ear.port))
+            heard = ear.hears(word, self.AGAIN_S)
+            if heard is not None:
+                return heard
+        return None
 
     def dropped(self, mouth: socket.socket, ear: Ear) -> bool:
         """Sends a word that must not arrive."""

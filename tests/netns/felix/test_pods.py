@@ -32,7 +32,7 @@ async def test_a_pod_that_comes_and_goes_reads_nothing_and_compiles_itself(felix
     [
         "ip link set calia down",
         "ip link set calia down; ip link set calia up",
-        "ip addr del fe80::ecee:eeff:feee:eeee/64 dev calia",
+        "ip addr del fe80::ecee:eeff:feee:eeee/128 dev calia",
     ],
     ids=["set down", "set down and up again", "its gateway address taken"],
 )  # fmt: skip

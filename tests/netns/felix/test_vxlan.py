@@ -80,6 +80,7 @@ async def cluster(felix: Any, world: Any, namespaces: Any) -> Cluster:
         host = namespaces(name)
         router.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", host.name)
         router.run("ip", "link", "set", f"to-{name}", "master", "br1" if name == "n3" else "br0", "up")
+        host.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0")
         host.run("ip", "addr", "add", address, "dev", "eth0")
         host.run("ip", "addr", "add", address6, "dev", "eth0", "nodad")
         host.run("ip", "link", "set", "eth0", "up")

@@ -136,6 +136,7 @@ SEEN: dict[str, tuple[Message, ...]] = {
                     duration_s=43,
                     received=6,
                     graceful_restart=True,
+                    route_refresh=True,
                 ),
                 Neighbor(
                     peer=V6,

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from calipy.__main__ import calipy
 from calipy.cni.install import conflist, install_forwarder, write_conflist
 
 
@@ -23,6 +25,15 @@ def test_a_forwarder_that_is_not_built(tmp_path):
     with pytest.raises(FileNotFoundError, match="build it"):
         install_forwarder(str(tmp_path), str(tmp_path / "absent"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_is_wrong(tmp_path):
+    done = CliRunner().invoke(calipy, ["install-cni", str(tmp_path), "--forwarder", str(tmp_path / "absent")])
+    assert done.exit_code == 1
+    assert (
+        done.output
+        == f"Error: {tmp_path}/absent: no forwarder there; build it (make setup) or name one with --forwarder\n"
+    )
 
 
 def test_conflist():

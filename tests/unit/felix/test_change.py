@@ -1,6 +1,8 @@
 """The algebra of changes: apply, merge, difference."""
 
 from collections.abc import Mapping
+from itertools import product
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,18 +35,35 @@ def _routes(protocols: Mapping[str, int]) -> dict[RouteKey, Route]:
     return {route.key: route for route in (_route(prefix, p) for prefix, p in protocols.items())}
 
 
-@st.composite
-def states(draw: st.DrawFn) -> NodeState:
-    members = draw(st.dictionaries(st.sampled_from(KEYS), st.frozensets(st.sampled_from("pqrs"))))
-    ids = draw(st.dictionaries(st.sampled_from(IDS), st.sampled_from(["10.0.0.1", "10.0.0.2"])))
+_SUBSETS = [frozenset(text) for text in ("", "p", "q", "pq", "qr", "prs", "pqrs")]
+_MEMBERS = st.sampled_from([None, *product(("addresses", "prefixes"), _SUBSETS)])
+_ENDPOINTS = st.sampled_from([None, "10.0.0.1", "10.0.0.2"])
+_PROTOCOLS = st.sampled_from([None, 1, 2])
+_CHOICES = st.tuples(
+    st.tuples(*[_MEMBERS] * len(KEYS)),
+    st.tuples(*[_ENDPOINTS] * len(IDS)),
+    st.tuples(_PROTOCOLS, _PROTOCOLS),
+    st.sampled_from([{}, {"vxlan.calico": _tunnel(1)}, {"vxlan.calico": _tunnel(2)}]),
+    st.integers(1, 3),
+)
+
+
+def _state(choices: tuple[Any, ...]) -> NodeState:
+    sets, endpoints, protocols, tunnels, port = choices
+    chosen = {key: choice for key, choice in zip(KEYS, sets, strict=True) if choice is not None}
+    routes = zip(["10.0.0.0/26", "fd00::/122"], protocols, strict=True)
     return NodeState(
-        settings=FelixSettings(vxlan_port=draw(st.integers(1, 3))),
-        endpoints={id_: _endpoint(id_, address) for id_, address in ids.items()},
-        sets={key: draw(st.sampled_from(["addresses", "prefixes"])) for key in members},
-        members=members,
-        routes=_routes(draw(st.dictionaries(st.sampled_from(["10.0.0.0/26", "fd00::/122"]), st.integers(1, 2)))),
-        tunnels=draw(st.sampled_from([{}, {"vxlan.calico": _tunnel(1)}, {"vxlan.calico": _tunnel(2)}])),
+        settings=FelixSettings(vxlan_port=port),
+        endpoints={id_: _endpoint(id_, a) for id_, a in zip(IDS, endpoints, strict=True) if a is not None},
+        sets={key: kind for key, (kind, _) in chosen.items()},
+        members={key: members for key, (_, members) in chosen.items()},
+        routes=_routes({prefix: protocol for prefix, protocol in routes if protocol is not None}),
+        tunnels=tunnels,
     )
+
+
+def states() -> st.SearchStrategy[NodeState]:
+    return _CHOICES.map(_state)
 
 
 @given(states(), states())

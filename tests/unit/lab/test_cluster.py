@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from calipy.console.failures import Failure
+from calipy.console.progress import Steps
 from calipy.lab import cluster
 from calipy.lab.cluster import Lab, Plate
+from calipy.lab.machines import MachineError
 from calipy.lab.topology import Plan
 
 
@@ -58,6 +62,15 @@ async def test_a_plate_that_can_t_be_read_does_not_keep_a_lab_from_being_removed
     (folder / "lab.json").write_text('{"plan": {"count": "many"}}')
 
     assert await cluster.down(folder)
+    assert not folder.exists()
+
+
+async def test_a_folder_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path):
+    folder = tmp_path / ("x" * 100)
+
+    with pytest.raises(MachineError, match="use a shorter folder"):
+        await cluster.up(folder, Plan(), Steps(io.StringIO()))
+
     assert not folder.exists()
 
 
