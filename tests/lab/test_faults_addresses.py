@@ -4,21 +4,17 @@ no open flow to a deleted pod reaches the next holder of its address."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from calipy.explain.report import EndpointReport
 from calipy.ipam import snapshot
 from calipy.ipam.judge import judge
-from calipy.lab.cluster import eventually, together
+from calipy.lab.cluster import together
 from calipy.lab.runner import CniFailure
 from calipy.resources import ipam_blocks, ipam_handles, pods
 
@@ -86,7 +82,7 @@ class Life:
 
     async def killed_add(self):
         """The runtime dies with the plug-in at work."""
-        task = asyncio.ensure_future(self.persist("ADD", self.ask_add))
+        task = asyncio.get_running_loop().create_task(self.persist("ADD", self.ask_add))
         await asyncio.wait([task], timeout=self.random.uniform(0.001, 0.05))
         if task.done():
             self.addresses = task.result().addresses
