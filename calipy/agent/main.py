@@ -55,6 +55,7 @@ from calipy.telemetry import Health, Heartbeat, Metrics
 
 log = logging.getLogger("calipy.agent")
 _RETRY_S = 1.0
+_CHECKPOINT_S = 5.0
 
 
 def run(log_level: str | None = None, log_format: str | None = None) -> int:
@@ -182,6 +183,7 @@ class Agent:
         removals = Removals(site)
         self._report(mirror)
         group.create_task(self._measure_lag())
+        group.create_task(self._keep_log_short())
         group.create_task(query.serve(self._path("query.sock"), self._answers().by_name()))
         group.create_task(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
         group.create_task(
@@ -208,7 +210,7 @@ class Agent:
     async def _open_store(self) -> Store:
         from calipy.datastore.sqlite import SQLiteStore
 
-        path = Path(self.settings.datastore.removeprefix("sqlite:"))
+        path = self._database()
         store: Store | None = None
         while True:
             try:
@@ -316,6 +318,25 @@ class Agent:
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
 
+    async def _keep_log_short(self) -> None:
+        """Moves the embedded store's log into its database on the kernel thread: else a write on the loop would, now
+        and then, with its two fsyncs."""
+        import sqlite3
+
+        from calipy.datastore.sqlite_files import checkpoint, written_at
+
+        path, done = self._database(), 0
+        while True:
+            await asyncio.sleep(_CHECKPOINT_S)
+            written = written_at(path)
+            if written == done:
+                continue
+            try:
+                await asyncio.get_running_loop().run_in_executor(self.thread, checkpoint, path)
+                done = written
+            except (sqlite3.Error, StoreError) as error:
+                log.warning("%s: its log can't be moved into it: %s", path, error)
+
     async def _measure_lag(self) -> None:
         """How late the loop is; also its sign of life."""
         while True:
@@ -338,6 +359,9 @@ class Agent:
         felix = self.live.current
         host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
         return mtu.pod_mtu(host, self.feed.pools_in_force(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
+
+    def _database(self) -> Path:
+        return Path(self.settings.datastore.removeprefix("sqlite:"))
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name

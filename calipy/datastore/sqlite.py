@@ -7,6 +7,7 @@ lose the last commits, never the file), no busy timeout; a held lock is awaited.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,6 +30,7 @@ from calipy.datastore.stores import Event, Expired, NotFound, Page, Store, Store
 from calipy.resources.metadata import Key, Kind, R, Refused, accept, decode
 
 T = TypeVar("T")
+_LOG = logging.getLogger("calipy.datastore")
 
 
 def wall_clock() -> datetime:
@@ -45,7 +47,9 @@ class SQLiteStore(Store):
     ) -> None:  # fmt: skip
         self._file = file
         self._connection = connection
+        self._identity = file.identity()
         self._now = now
+        self._history = history
         self._writes = Writes(connection, history=history)
         self._watches = Watches(file, bookmark_delay_s=bookmark_delay_s)
         self._misfits = Misfits()
@@ -66,7 +70,7 @@ class SQLiteStore(Store):
         """The object; raises NotFound, or Refused if its text can't be decoded."""
         key = Key(kind.name, name, namespace)
         parameters = (key.kind, key.namespace, key.name)
-        found = await self._file.patiently(lambda: self._connection.execute(sql.GET, parameters).fetchone())
+        found = await self._file.patiently(lambda: self._current().execute(sql.GET, parameters).fetchone())
         if found is None:
             self._misfits.forget(key)
             raise NotFound(f"{key} does not exist in {self._file.path}")
@@ -97,6 +101,8 @@ class SQLiteStore(Store):
                 elif row.deleted:
                     key = Key(row.kind, row.name, row.namespace)
                     raise Expired(f"{key} was deleted, and can't be decoded to be told of; list again")
+                else:
+                    yield Event(type="bookmark", revision=row.revision)
 
     async def create(self, kind: Kind[R], value: R) -> Stored[R]:
         """Stores a new object; raises Exists, Refused."""
@@ -131,15 +137,29 @@ class SQLiteStore(Store):
         ring(self._file.path)
         return result
 
+    def _current(self) -> sqlite3.Connection:
+        """The connection to the file that is at the path now: what is written into one that was moved away is lost.
+        Raises Unavailable where there is none."""
+        identity = self._file.identity()
+        if identity != self._identity:
+            fresh = self._file.reconnect()
+            self._connection.close()
+            self._connection, self._identity = fresh, identity
+            self._writes = Writes(fresh, history=self._history)
+            _LOG.warning("%s was replaced while in use: going on with the new file", self._file.path)
+        return self._connection
+
     def _in_transaction(self, work: Callable[[], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
+        connection = self._current()
+        connection.execute("BEGIN IMMEDIATE")
         try:
             result = work()
-            self._connection.execute("COMMIT")
+            connection.execute("COMMIT")
+            self._file.note_log()
             return result
         finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def _stored(self, kind: Kind[R], row: sql.Row) -> Stored[R] | None:
         key = Key(row.kind, row.name, row.namespace)

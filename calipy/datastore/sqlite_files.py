@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from calipy.datastore.sqlite_schema import WrongDatabase, prepare
+from calipy.datastore.sqlite_schema import WrongDatabase, check, prepare
 from calipy.datastore.stores import Unavailable
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ _PRIMARY_CODE = 0xFF
 _WRONG = {
     sqlite3.SQLITE_FULL: "there is no space left on its device; free some in {folder}",
     sqlite3.SQLITE_READONLY: "it can't be written; check owner and mode of the file and of {folder}",
-    sqlite3.SQLITE_CANTOPEN: "it can't be opened; check that {folder} exists, and owner and mode of both",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened; check that {folder} exists and can be written, and both modes",
     sqlite3.SQLITE_PERM: "it can't be accessed; check owner and mode of the file",
     sqlite3.SQLITE_CORRUPT: "it is damaged; stop CalIPy, move it away and restore a backup",
     sqlite3.SQLITE_NOTADB: "it is no SQLite database; stop CalIPy, move it away and restore a backup",
@@ -34,12 +34,19 @@ _WRONG = {
 }
 
 
+Identity = tuple[int, int]
+"""Which file: device and inode."""
+
+
 class DatabaseFile:
     """One database file. Connections of it belong to the thread of the event loop."""
 
     def __init__(self, path: Path, *, busy_limit_s: float) -> None:
         self.path = path
         self._busy_limit_s = busy_limit_s
+        self._known: Identity | None = None
+        self._log: Identity | None = None
+        """Of the file that was connected to last, and of its write-ahead log."""
 
     async def make(self) -> sqlite3.Connection:
         """The first connection: makes folder (0700), file (0600) and tables where they are missing."""
@@ -50,18 +57,57 @@ class DatabaseFile:
             raise Unavailable(f"{self.path}: can't be made: {error.strerror}; check {self.path.parent}") from error
         return await self.patiently(self._prepared)
 
-    def connect(self) -> sqlite3.Connection:
-        """One more connection. `busy_timeout` is 0: waiting is the event loop's business."""
+    def identity(self) -> Identity:
+        """Which file is at the path now. Raises Unavailable where there is none."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            reason = f"the file was removed or can't be reached while in use ({error.strerror})"
+            raise Unavailable(f"{self.path}: {reason}; put it back, or restart CalIPy on this node") from error
+        return found.st_dev, found.st_ino
+
+    def reconnect(self) -> sqlite3.Connection:
+        """A connection to the file that is at the path now, which is taken as it is: an empty one is refused, not
+        filled. Raises sqlite3.Error, WrongDatabase, Unavailable."""
+        return self.connect(check)
+
+    def note_log(self) -> None:
+        """Remembers which file the write-ahead log is: it is made with the first transaction, and stays."""
+        self._log = self._log or self._log_identity()
+
+    def _refuse_others_log(self, identity: Identity) -> None:
+        """SQLite would play the former file's log into a file that was put in its place, and ruin it."""
+        if self._known not in (None, identity) and self._log is not None and self._log_identity() == self._log:
+            reason = "was replaced while in use, but the former file's write-ahead log is still beside it"
+            remedy = f"remove {self.path}-wal and {self.path}-shm, or stop CalIPy before a backup is put back"
+            raise Unavailable(f"{self.path}: the file {reason}; {remedy}")
+
+    def _log_identity(self) -> Identity | None:
+        try:
+            found = os.stat(f"{self.path}-wal")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def connect(self, judge: Callable[[sqlite3.Connection], None] = lambda connection: None) -> sqlite3.Connection:
+        """One more connection. `busy_timeout` is 0: waiting is the event loop's business. `judge` may raise before
+        anything is written. Raises sqlite3.Error, Unavailable."""
+        identity = self.identity()
+        self._refuse_others_log(identity)
+        if identity != self._known:
+            self._known, self._log = identity, None
         # mode=rw: a file that was removed must not come back empty.
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
         )
         try:
+            judge(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
+        self.note_log()
         return connection
 
     async def patiently(self, work: Callable[[], T]) -> T:
@@ -108,9 +154,17 @@ class DatabaseFile:
 def checkpoint(path: Path) -> None:
     """Moves the write-ahead log into the database. Blocks for two fsyncs: for a thread that may. Writers go on; where
     this is called now and then, their own checkpoint (every 1000 pages, about 10 ms) hardly ever comes.
-    Raises sqlite3.Error."""
+    Raises sqlite3.Error, Unavailable."""
     with closing(DatabaseFile(path, busy_limit_s=0).connect()) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def written_at(path: Path) -> int:
+    """When something was last written into the write-ahead log (nanoseconds of the wall clock); 0 if there is none."""
+    try:
+        return os.stat(f"{path}-wal").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_busy(error: Exception) -> bool:

@@ -88,14 +88,15 @@ def prepare(connection: sqlite3.Connection) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-    _check(connection)
+    check(connection)
 
 
 class WrongDatabase(Exception):
     """A sound SQLite database that we can't use; the message says why."""
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def check(connection: sqlite3.Connection) -> None:
+    """Raises WrongDatabase on one that isn't ours, an empty one included, or is newer than we."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise WrongDatabase("is a database of another program; name another file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]

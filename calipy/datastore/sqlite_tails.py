@@ -17,7 +17,7 @@ from inotify_simple import INotify, flags
 
 from calipy.datastore.sqlite_files import DatabaseFile
 from calipy.datastore.sqlite_schema import CHANGES, FORGOTTEN, NEWEST, Row
-from calipy.datastore.stores import Unavailable
+from calipy.datastore.stores import Expired, Unavailable
 
 _ROWS_AT_ONCE = 500
 _EVENTS = flags.ATTRIB | flags.CLOSE_WRITE | flags.MOVE_SELF | flags.DELETE_SELF
@@ -37,16 +37,20 @@ class Tail:
     """The end of the store's history: one connection that reads it, one inotify descriptor that tells of more."""
 
     def __init__(self, file: DatabaseFile, on_change: Callable[[], None]) -> None:
+        self._file = file
         self._path = file.path
         self._on_change = on_change
         self._connection = file.connect()
         try:
-            self._inode = file.path.stat().st_ino
+            self._identity = file.identity()
             self._notices = INotify(nonblocking=True)
             self._notices.add_watch(file.path, _EVENTS)
         except OSError as error:
             self._connection.close()
             raise Unavailable(_deaf(file.path, error)) from error
+        except Unavailable:
+            self._connection.close()
+            raise
         asyncio.get_running_loop().add_reader(self._notices.fileno(), self._heard)
 
     def read(self, kinds: Iterable[str], since: int) -> Window:
@@ -63,13 +67,9 @@ class Tail:
         return Window(rows, rows[-1].revision if len(rows) == _ROWS_AT_ONCE else newest, newest, forgotten)
 
     def check(self) -> None:
-        """Raises Unavailable when the file at the path is no longer the one that is open."""
-        try:
-            if self._path.stat().st_ino == self._inode:
-                return
-        except FileNotFoundError:
-            pass
-        raise Unavailable(f"{self._path}: the file was removed or replaced while in use; restart CalIPy on this node")
+        """Raises Unavailable when there is no file at the path any more, Expired when there is another one."""
+        if self._file.identity() != self._identity:
+            raise Expired(f"{self._path} was replaced while in use; list again")
 
     def close(self) -> None:
         """Lets go of connection and descriptor."""

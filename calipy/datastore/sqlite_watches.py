@@ -110,7 +110,7 @@ class Watches:
         try:
             self._tail.check()
             window = self._tail.read({follower.kind for follower in self._followers}, self._position)
-        except Unavailable as gone:
+        except (Unavailable, Expired) as gone:
             self._fail(gone)
         except sqlite3.Error as error:
             if is_busy(error):

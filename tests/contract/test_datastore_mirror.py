@@ -62,3 +62,31 @@ async def test_batches_lead_to_what_the_store_holds(store: Store, open_store: Ca
     assert len(held) == 41
     assert world == held
     assert {**mirror.current(HANDLE), **mirror.current(NAMESPACE)} == held
+
+
+async def test_an_object_that_could_not_be_decoded_is_gone_when_it_is_deleted(store: Store, back_door: Any) -> None:
+    value = IPAMHandle(metadata=ObjectMeta(name="a"), spec=IPAMHandleSpec(handle_id="a", block={}))
+    created = await store.create(HANDLE, value)
+    mirror = Mirror(store, (HANDLE,))
+    batches = aiter(mirror.batches())
+    told: list[str] = []
+
+    async def until(true: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not true():
+                told.extend(event.type for event in (await anext(batches)).events)
+
+    async with asyncio.TaskGroup() as group:
+        follower = group.create_task(mirror.run())
+        await until(lambda: told == ["put"])
+        document = back_door.read(created.key)
+        document["spec"]["block"] = "nonsense"
+        back_door.write(created.key, document)
+        await until(lambda: mirror.unreadable)
+        assert "IPAMHandle/a is refused: spec.block: 'nonsense'" in mirror.unreadable[created.key]
+        assert list(mirror.current(HANDLE)) == [created.key]
+        broken = replace(created, revision=int(back_door.read(created.key)["metadata"]["resourceVersion"]))
+        await store.delete(HANDLE, broken)
+        await until(lambda: told == ["put", "deleted"])
+        assert (mirror.unreadable, mirror.current(HANDLE)) == ({}, {})
+        follower.cancel()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
-from calipy.datastore.sqlite_files import checkpoint
-from calipy.datastore.stores import Store, Unavailable
+from calipy.datastore.sqlite_files import checkpoint, written_at
+from calipy.datastore.stores import Expired, Store, Unavailable
 from calipy.resources import ipam_handles, namespaces
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import ObjectMeta
@@ -231,7 +231,7 @@ async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> No
 
 async def test_a_file_that_is_removed_ends_watches_and_writes(store: Store, sqlite_path: Path) -> None:
     async def wait() -> None:
-        with pytest.raises(Unavailable, match="removed or replaced"):
+        with pytest.raises(Unavailable, match="removed.*put it back"):
             await anext(aiter(store.watch(HANDLE, 1)))
 
     async with asyncio.TaskGroup() as group:
@@ -293,3 +293,143 @@ async def test_a_checkpoint_empties_the_log(store: Store, sqlite_path: Path) -> 
     checkpoint(sqlite_path)
     assert size(sqlite_path) > before
     assert (await store.get(HANDLE, "a")).key.name == "a"
+
+
+async def another(path: Path, *names: str) -> Path:
+    """A sound store in another file, closed: its log is in the database."""
+    path.parent.mkdir(exist_ok=True)
+    store = await SQLiteStore.open(path)
+    for name in names:
+        await store.create(HANDLE, handle(name))
+    await store.close()
+    return path
+
+
+async def to_its_end(watch: AsyncIterator[object]) -> None:
+    async for _ in watch:
+        pass
+
+
+def put_back(backup: Path, path: Path) -> None:
+    """As an operator should: the former file's log goes with it."""
+    for suffix in ("-wal", "-shm"):
+        os.unlink(f"{path}{suffix}")
+    os.replace(backup, path)
+
+
+async def test_a_file_that_is_replaced_is_taken_up_by_reads_writes_and_watches(
+    sqlite_path: Path, tmp_path: Path
+) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    await store.create(HANDLE, handle("old"))
+    watch = aiter(store.watch(HANDLE, 0))
+    assert (await anext(watch)).type == "put"
+    backup = await another(tmp_path / "backup" / "store.db", "one", "two")
+    put_back(backup, sqlite_path)
+    with pytest.raises(Expired, match="was replaced.*list again"):
+        await to_its_end(watch)
+    assert (await store.get(HANDLE, "one")).key.name == "one"
+    await store.create(HANDLE, handle("new"))
+    fresh = await SQLiteStore.open(sqlite_path)
+    names = [{s.key.name async for page in found.list(HANDLE) for s in page.items} for found in (store, fresh)]
+    assert names == [{"one", "two", "new"}] * 2
+    await store.close()
+    await fresh.close()
+
+
+async def test_a_write_never_goes_into_a_file_that_is_gone(sqlite_path: Path, tmp_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    created = await store.create(HANDLE, handle("a"))
+    kept = tmp_path / "kept.db"
+    os.rename(sqlite_path, kept)
+    for attempt in (store.get(HANDLE, "a"), store.create(HANDLE, handle("b")), store.delete(HANDLE, created)):
+        with pytest.raises(Unavailable, match=f"{sqlite_path}: .*removed.*put it back"):
+            await attempt
+    os.rename(kept, sqlite_path)
+    assert await store.get(HANDLE, "a") == created
+    await store.create(HANDLE, handle("b"))
+    await store.close()
+
+
+async def test_a_folder_that_vanishes_is_unavailable_and_heals_when_it_is_back(
+    sqlite_path: Path, tmp_path: Path
+) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    await store.create(HANDLE, handle("a"))
+    os.rename(sqlite_path.parent, tmp_path / "away")
+    with pytest.raises(Unavailable, match=str(sqlite_path)):
+        await store.get(HANDLE, "a")
+    with pytest.raises(Unavailable, match=str(sqlite_path)):
+        [page async for page in store.list(HANDLE)]
+    with pytest.raises(Unavailable, match=str(sqlite_path)):
+        await anext(aiter(store.watch(HANDLE, 0)))
+    os.rename(tmp_path / "away", sqlite_path.parent)
+    assert (await store.get(HANDLE, "a")).key.name == "a"
+    await store.create(HANDLE, handle("b"))
+    assert (await anext(aiter(store.watch(HANDLE, 2)))).object is not None
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("garbage", "said"),
+    [(b"not a database, but quite long " * 200, "no SQLite database.*backup"), (b"", "another program")],
+)
+async def test_a_file_that_is_replaced_by_a_bad_one_is_unavailable_until_it_is_mended(
+    sqlite_path: Path, tmp_path: Path, garbage: bytes, said: str
+) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    bad = tmp_path / "bad"
+    bad.write_bytes(garbage)
+    put_back(bad, sqlite_path)
+    with pytest.raises(Unavailable, match=said):
+        await store.get(HANDLE, "a")
+    with pytest.raises(Unavailable, match=said):
+        await store.create(HANDLE, handle("a"))
+    assert content(sqlite_path) == garbage
+    os.replace(await another(tmp_path / "backup" / "store.db", "one"), sqlite_path)
+    assert (await store.get(HANDLE, "one")).key.name == "one"
+    await store.close()
+
+
+async def test_waiting_for_a_lock_leaves_the_loop_to_others(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path, busy_limit_s=60)
+    holder = sqlite3.connect(sqlite_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    turns = 0
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(store.create(HANDLE, handle("a")))
+        while turns < 1000:
+            turns += 1
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        holder.close()
+    assert waiting.result().key.name == "a"
+    await store.close()
+
+
+async def test_the_former_files_log_is_not_played_into_the_one_that_was_put_in_its_place(
+    sqlite_path: Path, tmp_path: Path
+) -> None:
+    store = await SQLiteStore.open(sqlite_path)
+    await store.create(HANDLE, handle("old"))
+    os.replace(await another(tmp_path / "backup" / "store.db", "one"), sqlite_path)
+    words = f"{sqlite_path}: .*replaced.*log is still beside it; remove {sqlite_path}-wal and"
+    with pytest.raises(Unavailable, match=words):
+        await store.get(HANDLE, "one")
+    with pytest.raises(Unavailable, match=words):
+        [page async for page in store.list(HANDLE)]
+    with pytest.raises(Unavailable, match=words):
+        await anext(aiter(store.watch(HANDLE, 0)))
+    for suffix in ("-wal", "-shm"):
+        os.unlink(f"{sqlite_path}{suffix}")
+    assert (await store.get(HANDLE, "one")).key.name == "one"
+    assert [s.key.name async for page in store.list(HANDLE) for s in page.items] == ["one"]
+    await store.close()
+
+
+async def test_it_is_told_when_the_log_was_written(store: Store, sqlite_path: Path) -> None:
+    before = written_at(sqlite_path)
+    assert written_at(sqlite_path) == before
+    await store.create(HANDLE, handle("a"))
+    assert written_at(sqlite_path) >= before > 0
+    assert written_at(sqlite_path.with_name("none")) == 0

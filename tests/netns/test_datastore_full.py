@@ -1,4 +1,4 @@
-"""A full disk under the embedded store: a small tmpfs in a mount namespace of its own."""
+"""A full disk, and one that can't be written, under the embedded store: in a mount namespace of its own."""
 
 from __future__ import annotations
 
@@ -61,3 +61,52 @@ def test_a_full_disk_is_unavailable_loses_nothing_and_heals(tmp_path: Path) -> N
     assert str(tmp_path / "store.db") in said
     assert f"free some in {tmp_path}" in said
     assert integrity == "ok"
+
+
+READ_ONLY = """
+import asyncio, subprocess, sys
+from pathlib import Path
+from calipy.datastore.sqlite import SQLiteStore
+from calipy.datastore.stores import Unavailable
+from calipy.resources.ipam_handles import KIND, IPAMHandle, IPAMHandleSpec
+from calipy.resources.metadata import ObjectMeta
+
+FOLDER = Path(sys.argv[1])
+
+def remount(how):
+    subprocess.run(["mount", "-o", f"remount,{how}", str(FOLDER)], check=True)
+
+async def main():
+    store = await SQLiteStore.open(FOLDER / "store.db")
+    await store.create(KIND, IPAMHandle(metadata=ObjectMeta(name="a"), spec=IPAMHandleSpec(handle_id="a", block={})))
+    await store.close()
+    remount("ro")
+    try:
+        await SQLiteStore.open(FOLDER / "store.db")
+    except Unavailable as error:
+        print(error)
+    remount("rw")
+    store = await SQLiteStore.open(FOLDER / "store.db")
+    print((await store.get(KIND, "a")).key)
+    await store.close()
+
+asyncio.run(main())
+"""
+MOUNT = """
+set -e
+mount -t tmpfs none "$2"
+exec "$0" -c "$1" "$2"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+def test_a_read_only_disk_is_unavailable_and_heals(tmp_path: Path) -> None:
+    command = [
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, sys.executable, READ_ONLY, tmp_path,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said, key = done.stdout.splitlines()
+    assert said.startswith(f"{tmp_path}/store.db: ")
+    assert f"check that {tmp_path} exists and can be written" in said
+    assert key == "IPAMHandle/a"
