@@ -4,21 +4,17 @@ no open flow to a deleted pod reaches the next holder of its address."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from calipy.explain.report import EndpointReport
 from calipy.ipam import snapshot
 from calipy.ipam.judge import judge
-from calipy.lab.cluster import eventually, together
+from calipy.lab.cluster import together
 from calipy.lab.runner import CniFailure
 from calipy.resources import ipam_blocks, ipam_handles, pods
 
@@ -40,8 +36,6 @@ class Life:
         self.netns = f"life-{number}"
         self.arguments = {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": "shop", "K8S_POD_NAME": f"life-{number}"}
         self.addresses = ()
-        self.uncertain = False
-        """An ADD was killed: whether it has an address is not known."""
 
     @property
     def machine(self):
@@ -81,21 +75,16 @@ class Life:
     async def add(self):
         added = await self.persist("ADD", self.ask_add)
         assert not self.addresses or added.addresses == self.addresses, "another address than before"
-        self.addresses, self.uncertain = added.addresses, False
+        self.addresses = added.addresses
         self.world.hold(self)
 
     async def killed_add(self):
         """The runtime dies with the plug-in at work."""
-        task = asyncio.ensure_future(self.persist("ADD", self.ask_add))
-        await asyncio.wait([task], timeout=self.random.uniform(0.001, 0.05))
-        if task.done():
-            self.addresses = task.result().addresses
-            self.world.hold(self)
-            return
-        self.world.done["ADD killed"] += 1
-        task.cancel()
-        await asyncio.wait([task])
-        self.uncertain = not self.addresses
+        try:
+            async with asyncio.timeout(self.random.uniform(0.001, 0.05)):
+                await self.add()
+        except TimeoutError:
+            self.world.done["ADD killed"] += 1
 
     async def check(self):
         if self.addresses:
@@ -106,7 +95,7 @@ class Life:
         await self.persist(
             "DEL", lambda: self.runtime.delete(self.id, self.path if path is None else path, args=self.arguments)
         )
-        self.addresses, self.uncertain = (), False
+        self.addresses = ()
 
     async def collect(self):
         await self.persist("GC", lambda: self.runtime.gc(self.world.valid()))
