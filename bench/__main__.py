@@ -11,7 +11,7 @@ import msgspec
 from bench.namespaces import sweep
 from bench.rows import Row
 
-SUBJECTS = ("dataplane", "cni")
+SUBJECTS = ("dataplane", "cni", "agent", "convergence")
 _RESULT = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 
 
@@ -24,8 +24,9 @@ def main() -> int:
         return 2
     sweep()
     found: list[Row] = []
-    print(_LINE.format("what", "unit", "ours", "peer", "ratio", "aim", "against"))
+    print(_LINE.format("what", "unit", "ours", "peer", "ratio", "aim", "against"), flush=True)
     for subject in wanted:
+        print(f"bench: {subject}", file=sys.stderr, flush=True)
         for row in importlib.import_module(f"bench.{subject}").rows():
             found.append(row)
             print(_text(row), flush=True)
@@ -35,7 +36,7 @@ def main() -> int:
     return 0
 
 
-_LINE = "{:48} {:>5} {:>9} {:>9} {:>6}  {:9} {}"
+_LINE = "{:55} {:>5} {:>9} {:>9} {:>6}  {:9} {}"
 
 
 def _text(row: Row) -> str:

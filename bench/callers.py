@@ -1,7 +1,8 @@
 """A container runtime's exec of a plug-in, timed: run inside a lab machine, one JSON job on standard input, one JSON
 answer on standard output. It starts plug-ins as libcni does (fork, exec, standard input, wait) and nothing else.
 
-    {"argv": [...], "stdin": "...", "env": {...}, "verbs": ["ADD", "DEL"], "count": 100, "at_once": 1, "prefix": "b"}
+    {"argv": [...], "stdin": "...", "env": {...}, "verbs": ["ADD", "DEL"], "count": 100, "at_once": 1, "prefix": "b",
+     "arguments": "K8S_POD_NAME={name};..."}
     {"ADD": [milliseconds, ...], "DEL": [...], "ADD wall": seconds for all, ...}
 
 Network namespaces `<prefix>0`, `<prefix>1`, ... are there already.
@@ -53,6 +54,7 @@ def _spawn(job: dict[str, Any], verb: str, number: int, stdin: int) -> int:
         "CNI_CONTAINERID": name,
         "CNI_NETNS": f"/run/netns/{name}",
         "CNI_IFNAME": "eth0",
+        "CNI_ARGS": job.get("arguments", "").format(name=name),
     }
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, f"/proc/self/fd/{stdin}", os.O_RDONLY, 0),

@@ -21,9 +21,20 @@ class Row(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What we want to stay below, for the reader."""
 
 
-def row(name: str, unit: str, ours: float, peer: float | None = None, peer_name: str = "", aim: str = "") -> Row:
-    """A row with its ratio."""
-    ratio = ours / peer if peer else None
+def row(
+    name: str,
+    unit: str,
+    ours: float,
+    peer: float | None = None,
+    peer_name: str = "",
+    aim: str = "",
+    limit: float | None = None,
+) -> Row:
+    """A row with its ratio. `aim` is one of the ratio; `limit`, where there is no peer, is one of the figure itself."""
+    base = peer or limit
+    ratio = ours / base if base else None
+    if limit is not None:
+        aim = f"<= {limit:g}"
     return Row(name=name, unit=unit, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, aim=aim)
 
 

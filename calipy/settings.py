@@ -16,7 +16,7 @@ from typing import Literal, NoReturn, TypeVar
 from msgspec import Struct
 
 from calipy.conversion.nodes import parse_as_number
-from calipy.resources import nodes
+from calipy.resources import namespaces, nodes
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
 
@@ -147,6 +147,11 @@ def _node(environment: Mapping[str, str]) -> str:
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
 
 
+def _namespace(name: str, value: str) -> str:
+    problem = next(name_problems(namespaces.KIND, ObjectMeta(name=value)), None)
+    return _refuse(name, value, f"a namespace's name: {problem.remedy}") if problem else value
+
+
 def _file_name(name: str, value: str) -> str:
     return value if "/" not in value else _refuse(name, value, "a file's name, without its folder")
 
@@ -219,12 +224,6 @@ def _seconds(name: str, value: str) -> float:
     return seconds if seconds >= 0 else _refuse(name, value, "a number of seconds, 0 or more")
 
 
-def _label(name: str, value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
-        _refuse(name, value, "a namespace's name: lower-case letters, digits, dashes (RFC 1123)")
-    return value
-
-
 def _hold_time(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal()) or not (int(value) == 0 or 3 <= int(value) <= 65535):
         _refuse(name, value, "0 or 3 to 65535 seconds (RFC 4271 4.2)")
@@ -270,7 +269,7 @@ _READERS = (
     ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
-    ("NAMESPACE", "namespace", _label),
+    ("NAMESPACE", "namespace", _namespace),
     ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),

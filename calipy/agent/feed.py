@@ -66,8 +66,8 @@ class Feed(Inputs):
         self._values: dict[str, dict[Key, Resource]] = {name: {} for name in WATCHED}
         self._pools: dict[Key, tuple[IPPool, int]] = {}
         """Pools that are right by themselves, with their revisions; not all of them may be in force together."""
-        self._judged_pools: tuple[IPPool, ...] | None = None
-        """As judged together; None = something has changed since."""
+        self._judged: tuple[IPPool, ...] | None = None
+        """All of them as they stand to each other; None = something has changed since."""
         self._refused: dict[Key, str] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.in_sync = asyncio.Event()
@@ -137,7 +137,7 @@ class Feed(Inputs):
 
     def _settle_pools(self, revision: int) -> list[Event]:
         """Which pools are in force is decided over all of them: one that overlaps an older one waits."""
-        self._judged_pools = None
+        self._judged = None
         beaten = ip_pools.overlaps(pool for pool, _ in self._pools.values())
         held = self._values["IPPool"]
         events: list[Event] = []
@@ -174,10 +174,14 @@ class Feed(Inputs):
     # --- what the allocator reads ---
 
     def pools(self) -> Sequence[IPPool]:
-        """All pools that are right by themselves; one that overlaps an older one is not allocatable, and says so."""
-        if self._judged_pools is None:
-            self._judged_pools = ip_pools.judged(pool for pool, _ in self._pools.values())
-        return self._judged_pools
+        """All pools that are right by themselves; those that overlap an older one are not allocatable, and say so."""
+        if self._judged is None:
+            self._judged = ip_pools.judged(pool for pool, _ in self._pools.values())
+        return self._judged
+
+    def pools_in_force(self) -> Sequence[IPPool]:
+        """Those that overlap no older one."""
+        return self.all(ip_pools.KIND)
 
     def reservations(self) -> Sequence[IPReservation]:
         """All reservations."""

@@ -28,6 +28,11 @@ _MOMENT_S = 0.2
 class Flusher(Protocol):
     """Who deletes flows; blocks."""
 
+    @property
+    def idle(self) -> bool:
+        """True where there are no flows at all; doesn't block."""
+        ...
+
     def flush(self, addresses: Iterable[str]) -> None:
         """Deletes all flows of these addresses. Raises OSError."""
         ...
@@ -96,6 +101,8 @@ class FlushedFlows:
 
     async def flush(self, addresses: Sequence[str]) -> None:
         """Deletes all flows of these addresses. Raises ConntrackError."""
+        if self._conntrack.idle:
+            return
         mine = self._next
         mine.addresses.update(addresses)
         async with self._turn:

@@ -43,15 +43,13 @@ class LiveSettings:
         except (NotFound, Refused):
             pass
         found = [item.value async for page in store.list(felix_configurations.KIND) for item in page.items]
-        self.follow([value for value in found if _is_right(value)], labels)
-        self._fixed = self.current
-        return self.current
+        settings = merge(self._node, filter(_is_right, found), labels, self._process)
+        self._fixed = settings
+        self.take(settings)
+        return settings
 
-    def follow(self, configurations: Iterable[FelixConfiguration], labels: Mapping[str, str]) -> None:
-        """New objects or labels. Raises WarmRestart where a setting has changed that must not."""
-        configurations = tuple(configurations)
-        settings = merge(self._node, configurations, labels, self._process)
-        self._warn(configurations)
+    def take(self, settings: FelixSettings) -> None:
+        """The settings as they are merged now. Raises WarmRestart where one has changed that must not."""
         for attribute, name in FIXED.items():
             before, now = (getattr(found, attribute) for found in (self._fixed or settings, settings))
             if before != now:
@@ -61,7 +59,8 @@ class LiveSettings:
             self.current = settings
             self.changed(settings)
 
-    def _warn(self, configurations: Iterable[FelixConfiguration]) -> None:
+    def warn(self, configurations: Iterable[FelixConfiguration]) -> None:
+        """Tells, once, of fields that nothing here reads."""
         for configuration in configurations:
             name, idle = configuration.metadata.name, without_effect(configuration)
             if idle and self._told.get(name) != idle:

@@ -7,6 +7,7 @@ store is in sync; then what earlier agents left is taken over. SIGTERM ends the 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -102,8 +103,13 @@ async def _until_signal(agent: Agent) -> int:
             await stop.wait()
             task.cancel()
     except* WarmRestart as ended:
-        log.warning("%s", ended.exceptions[0])
+        log.warning("%s", _innermost(ended))
     return 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first error in groups of groups."""
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Agent:
@@ -135,10 +141,11 @@ class Agent:
         self.engine.on_shaken = self.links.shaken
         figures.publish_kernel(self.metrics, self.dataplane, self.areas, self.endpoints)
         self.calculator.pulse.ended = self.metrics.calculation_time.observe
+        self.engine.on_settings = self.live.take
+        self._told_mtu = 0
         self.obstacle = "the agent is starting"
         self.health.ready["FelixStartup"] = lambda: self.obstacle
         self.repairs: Counter[str] = Counter()
-        self._told_mtu = 0
         self.listeners = (
             Listener(
                 "health", lambda: health_application(self.health), self._health_address, "set healthPort or healthHost"
@@ -166,7 +173,7 @@ class Agent:
         await self._introduce(store, group)
         mirror = Mirror(store, watched())
         self.feed = Feed(mirror, self.settings.node)
-        self.feed.listen(self._reread)
+        self.feed.listen(self._warn)
         self.allocator = Allocator(store, self.settings.node, self.feed, time.time)
         self.bgp = Bgp(
             self.settings, store, self.feed, self.endpoints, self.dataplane, self.calculator.post, self.metrics
@@ -264,6 +271,7 @@ class Agent:
         folder, name = self.settings.cni_configuration_folder, self.settings.cni_configuration_name
         install.write_conflist(folder / name)
         log.info("node %s is ready", self.settings.node)
+        gc.freeze()  # what is there by now stays: the collector need not look through it again and again
 
     # --- loops ---
 
@@ -298,7 +306,9 @@ class Agent:
             changed.clear()
             try:
                 await self.allocator.adopt()
-                notes = await tunnels.settle(self.settings.node, holder, self.feed.pools(), self.feed.node_labels())
+                notes = await tunnels.settle(
+                    self.settings.node, holder, self.feed.pools_in_force(), self.feed.node_labels()
+                )
                 await identity.annotate(store, self.settings.node, notes)
                 self._tell_mtu()
             except (StoreError, IPAMError, Conflict, NotFound) as error:
@@ -316,18 +326,18 @@ class Agent:
 
     # --- small things ---
 
-    def pod_mtu(self) -> int:
-        """The MTU that pods get."""
-        felix = self.live.current
-        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
-        return mtu.pod_mtu(host, self.feed.pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
-
     def _tell_mtu(self) -> None:
         """Writes the pods' MTU where Calico's tools look for it."""
         bytes_ = self.pod_mtu()
         if bytes_ != self._told_mtu:
             files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
             self._told_mtu = bytes_
+
+    def pod_mtu(self) -> int:
+        """The MTU that pods get."""
+        felix = self.live.current
+        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        return mtu.pod_mtu(host, self.feed.pools_in_force(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name
@@ -367,17 +377,18 @@ class Agent:
 
     # --- settings that the agent follows itself ---
 
-    def _reread(self, kinds: frozenset[str]) -> None:
-        if kinds & {"FelixConfiguration", "Node"}:
-            self.live.follow(self.feed.all(felix_configurations.KIND), self.feed.node_labels())
-
     def _follow(self, settings: FelixSettings) -> None:
+        """Settings have changed."""
         logs.set_level(self._log_level or settings.log_severity_screen)
         self.health.overrides = settings.health_timeout_overrides
         for listener in self.listeners:
             listener.follow()
         if not self.obstacle:
             self._tell_mtu()
+
+    def _warn(self, kinds: frozenset[str]) -> None:
+        if felix_configurations.KIND.name in kinds:
+            self.live.warn(self.feed.all(felix_configurations.KIND))
 
     def _health_address(self) -> Address | None:
         felix = self.live.current

@@ -26,6 +26,7 @@ from calipy.model.endpoints import WorkloadEndpoint
 
 log = logging.getLogger("calipy.cni.attachments")
 
+_ROOM, _PAGE = 1024, 4096
 State = Literal["adding", "attached", "leaving"]
 
 
@@ -110,28 +111,67 @@ class Attachments:
 
     def _load(self, path: Path) -> None:
         try:
-            attachment = msgspec.json.decode(path.read_bytes(), type=Attachment)
+            data = path.read_bytes()
+            if not data:  # its writer was killed before the first word: nothing had been drawn
+                path.unlink()
+                return
+            attachment = msgspec.json.decode(data, type=Attachment)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.error("record %s can't be read (%s): its container's DEL or GC will release what it had", path, error)
             return
         self._known[attachment.key] = attachment
 
     def _write(self, attachment: Attachment, *, durable: bool) -> None:
-        new = self._folder / f".{attachment.key}"
+        path = self._folder / attachment.key
+        data = _padded(msgspec.json.encode(attachment))
         try:
-            with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(msgspec.json.encode(attachment))
+            if durable or not _written_in_place(path, data):
+                self._replace(path, data, durable=durable)
+        except OSError as error:
+            message = f"record {path} can't be written: {error.strerror}"
+            raise CniError(Code.IO_FAILURE, message, "make room or mend that file system, then try again") from error
+
+    def _replace(self, path: Path, data: bytes, *, durable: bool) -> None:
+        new = self._folder / f".{path.name}"
+        try:
+            with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(data)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(new, self._folder / attachment.key)
+            os.replace(new, path)
             if durable:
                 _sync(self._folder)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(new)
-            message = f"record {self._folder / attachment.key} can't be written: {error.strerror}"
-            raise CniError(Code.IO_FAILURE, message, "make room or mend that file system, then try again") from error
+            raise
+
+
+def _padded(data: bytes) -> bytes:
+    """A record's file has room for what comes to it on its way from `adding` to `leaving`."""
+    return data.ljust(-(-len(data) // _ROOM) * _ROOM)
+
+
+def _written_in_place(path: Path, data: bytes) -> bool:
+    """Writes a new record, or over one of the same size, where it fits one page: that is whole or not at all, whoever
+    is killed, and needs no room on the disk that the file doesn't have. (A rename over a file makes ext4 write its data
+    to the disk, which costs a millisecond or two.)"""
+    if len(data) > _PAGE:
+        return False
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        former = os.fstat(descriptor).st_size
+        if former not in (0, len(data)):
+            return False
+        try:
+            return os.pwrite(descriptor, data, 0) == len(data)
+        except OSError:
+            if not former:
+                os.unlink(path)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

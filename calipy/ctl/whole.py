@@ -45,16 +45,16 @@ def whole(kind: Kind[Any]) -> Kind[Whole]:
         except Refused as refused:
             return refused.problems
 
-    def change_problems(old: Whole, new: Whole) -> Iterable[Problem]:
+    def changes(old: Whole, new: Whole) -> Iterable[Problem]:
         try:
-            return tuple(kind.change_problems(typed(kind, old), typed(kind, new)))
+            return tuple(kind.changes(typed(kind, old), typed(kind, new)))
         except Refused:
             # One of the two can't be read: `problems` has said so of the new one; the old one is no measure.
             return ()
 
     return Kind(
         name=kind.name, group=kind.group, version=kind.version, plural=kind.plural, type=Whole, problems=problems,
-        change_problems=change_problems, short_names=kind.short_names, names=kind.names, namespaced=kind.namespaced,
+        changes=changes, names=kind.names, short_names=kind.short_names, namespaced=kind.namespaced,
     )  # fmt: skip
 
 

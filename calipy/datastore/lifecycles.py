@@ -32,13 +32,16 @@ def check_name(kind: Kind[R], value: R) -> None:
 def accept_change(kind: Kind[R], old: R, new: R) -> None:
     """Raises Refused for what is wrong with `new` and wasn't with `old`: an object that was let in before a rule was
     made, or by somebody else, can still be labelled or freed of a finalizer (Kubernetes' validation ratcheting).
-    Raises it too for a change of what can't change."""
+    What can't change at all is always wrong."""
+    unchangeable = tuple(kind.changes(old, new))
+    if unchangeable:
+        raise Refused(str(kind.key(new)), unchangeable)
     wrong = tuple(kind.problems(new))
-    already = {str(problem) for problem in kind.problems(old)} if wrong else set()
-    fresh = [problem for problem in wrong if str(problem) not in already]
-    fresh += kind.change_problems(old, new)
-    if fresh:
-        raise Refused(str(kind.key(new)), fresh)
+    if wrong:
+        already = {str(problem) for problem in kind.problems(old)}
+        fresh = [problem for problem in wrong if str(problem) not in already]
+        if fresh:
+            raise Refused(str(kind.key(new)), fresh)
 
 
 def born(document: Document, *, uid: str, at: str) -> Document:

@@ -72,6 +72,8 @@ class Engine:
         """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
         self.on_news: Callable[[Sequence[Event]], None] = lambda events: None
         """Called with all that the kernel tells of links, addresses and foreign routes."""
+        self.on_settings: Callable[[FelixSettings], None] = lambda settings: None
+        """Called with the settings in force whenever they have changed."""
 
     async def guard(self) -> None:
         """Takes the table over, or makes it with the closed skeleton in it. Waits while another agent owns it: nobody
@@ -96,22 +98,22 @@ class Engine:
 
     def adopt(self, settings: FelixSettings) -> None:
         """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""
-        self._follow(settings)
+        self.settings = settings
+        self.monitor.follow(settings)
 
     def _news(self, events: Sequence[Event]) -> None:
         self.calculator.post(events)
         self.on_news(events)
 
     def _submit(self, change: Change) -> int:
-        if change.settings is not None:
-            self._follow(change.settings)
+        settings = change.settings
+        if settings is not None:
+            before, self.settings = self.settings, settings
+            self.monitor.follow(settings)
+            if settings.remove_external_routes and not before.remove_external_routes:
+                self.dataplane.notice("routes", "removeExternalRoutes was turned on")
+            self.on_settings(settings)
         return self.dataplane.submit(change)
-
-    def _follow(self, settings: FelixSettings) -> None:
-        before, self.settings = self.settings, settings
-        self.monitor.follow(settings)
-        if settings.remove_external_routes and not before.remove_external_routes:
-            self.dataplane.notice("routes", "removeExternalRoutes was turned on")
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

@@ -177,5 +177,5 @@ class Ledger:
         if wanted is None:
             owner = self._last_owner.get(name, LEFTOVER)
             return None if owner in self._held else Delete(owner, name)
-        free = [owner for owner in wanted.owners if owner not in self._held]
+        free = wanted.owners - self._held.keys() if self._held else wanted.owners
         return Put(min(free), name, wanted.value, replaces=name in self._actual) if free else None

@@ -39,7 +39,8 @@ async def execute(
     """Runs a command of the host to its end. Past its time, or when cancelled, it and its children are killed.
     `env`: None = this process's. Raises FileNotFoundError if there is no such program."""
     pipe = asyncio.subprocess.PIPE
-    starting = asyncio.ensure_future(  # noqa: TID251 (awaited here, whatever happens)
+    # A task of its own that outlives our cancellation: it is awaited in any case.
+    starting = asyncio.get_running_loop().create_task(
         asyncio.create_subprocess_exec(
             *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=None if env is None else dict(env), start_new_session=True
         )

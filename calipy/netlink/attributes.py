@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 _HEADER = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -21,12 +22,14 @@ _BE32 = struct.Struct(">I")
 _BE64 = struct.Struct(">Q")
 
 Data = bytes | memoryview
+_REMEMBERED = 1024
+"""So many small attributes of each type are kept: a batch repeats a few of them thousands of times."""
 
 
 def attribute(kind: int, payload: Data) -> bytes:
     """One attribute."""
     length = len(payload)
-    return _HEADER.pack(length + 4, kind) + bytes(payload) + _PADDING[length & 3]
+    return b"".join((_HEADER.pack(length + 4, kind), payload, _PADDING[length & 3]))
 
 
 def nested(kind: int, *attributes_: bytes) -> bytes:
@@ -35,6 +38,7 @@ def nested(kind: int, *attributes_: bytes) -> bytes:
     return _HEADER.pack(len(payload) + 4, kind | NESTED) + payload
 
 
+@lru_cache(_REMEMBERED)
 def string(kind: int, text: str) -> bytes:
     """A NUL-terminated string."""
     return attribute(kind, text.encode() + b"\0")
@@ -50,6 +54,7 @@ def u16(kind: int, value: int) -> bytes:
     return attribute(kind, _U16.pack(value))
 
 
+@lru_cache(_REMEMBERED)
 def u32(kind: int, value: int) -> bytes:
     """32 bits, host order."""
     return attribute(kind, _U32.pack(value & 0xFFFFFFFF))
@@ -60,11 +65,13 @@ def be16(kind: int, value: int) -> bytes:
     return attribute(kind, _BE16.pack(value))
 
 
+@lru_cache(_REMEMBERED)
 def be32(kind: int, value: int) -> bytes:
     """32 bits, network order; negative numbers in two's complement."""
     return attribute(kind, _BE32.pack(value & 0xFFFFFFFF))
 
 
+@lru_cache(_REMEMBERED)
 def be64(kind: int, value: int) -> bytes:
     """64 bits, network order."""
     return attribute(kind, _BE64.pack(value))

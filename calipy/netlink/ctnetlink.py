@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from calipy.netlink import attributes as nla
-from calipy.netlink.messages import Message
+from calipy.netlink.messages import CREATE, EXCLUSIVE, Message
 
 _NFGENMSG = struct.Struct("=BBH")
 _VERSION = 1
 """From version 1 on a deletion keeps to the header's family."""
 _SUBSYSTEM = 1 << 8
-_GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
-_TUPLE_ORIGINAL, _TUPLE_REPLY, _STATUS, _MARK, _ZONE, _FILTER = 1, 2, 3, 8, 18, 25
+_NEW, _GET, _DELETE = _SUBSYSTEM, _SUBSYSTEM | 1, _SUBSYSTEM | 2
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _STATUS, _TIMEOUT, _MARK, _ZONE, _FILTER = 1, 2, 3, 7, 8, 18, 25
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _FILTER_ORIGINAL_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _FILTER_SOURCE, _FILTER_DESTINATION = 1 << 0, 1 << 1
@@ -82,6 +82,26 @@ def delete_flow(body: nla.Data) -> Message:
     if _ZONE in found:
         parts += nla.attribute(_ZONE, found[_ZONE])
     return Message(_DELETE, 0, head + parts)
+
+
+def new_flow(flow: Flow, timeout_s: int) -> Message:
+    """Makes the kernel track a flow that nobody has seen."""
+    body = _NFGENMSG.pack(_FAMILIES[flow.family], 0, 0)
+    for kind, direction in ((_TUPLE_ORIGINAL, flow.original), (_TUPLE_REPLY, flow.reply)):
+        source, destination = _ATTRIBUTES[flow.family]
+        body += nla.nested(
+            kind,
+            nla.nested(
+                _TUPLE_IP, nla.address(source, direction.source), nla.address(destination, direction.destination)
+            ),
+            nla.nested(
+                _TUPLE_PROTOCOL,
+                nla.u8(1, direction.protocol),
+                nla.be16(2, direction.source_port),
+                nla.be16(3, direction.destination_port),
+            ),
+        )
+    return Message(_NEW, CREATE | EXCLUSIVE, body + nla.be32(_TIMEOUT, timeout_s))
 
 
 def dump_flows(family: int) -> Message:

@@ -80,21 +80,19 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
 
 
 def judged(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
-    """The pools, by name, as Calico's pool controller would have them: of two whose ranges overlap the younger is not
-    allocatable, for an address might be given out from both. Each pool is fit by itself (`problems`)."""
-    found = sorted(pools, key=lambda pool: pool.metadata.name)
-    beaten = overlaps(found)
-    return tuple(_not_allocatable(pool, beaten.get(pool.metadata.name)) for pool in found)
-
-
-def _not_allocatable(pool: IPPool, problem: Problem | None) -> IPPool:
-    if problem is None:
-        return pool
-    reason = f"{problem.value} {problem.reason}"
-    overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
-    others = () if pool.status is UNSET else pool.status.conditions
-    conditions = (*(condition for condition in others if condition.type != "Allocatable"), overlap)
-    return structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+    """The pools as Calico's pool controller would have them: of two whose ranges overlap the younger is not
+    allocatable, for an address might be given out from both."""
+    kept: list[IPPool] = []
+    for pool in sorted(pools, key=lambda pool: (pool.metadata.creation_timestamp or "", pool.metadata.name)):
+        problem = next(overlap_problems(pool, kept), None)
+        if problem is not None:
+            reason = f"{problem.value} {problem.reason}"
+            overlap = Condition(type="Allocatable", status="False", reason="CIDROverlap", message=reason)
+            others = () if pool.status is UNSET else pool.status.conditions
+            conditions = (*(c for c in others if c.type != "Allocatable"), overlap)
+            pool = structs.replace(pool, status=IPPoolStatus(conditions=conditions))
+        kept.append(pool)
+    return tuple(sorted(kept, key=lambda pool: pool.metadata.name))
 
 
 def problems(pool: IPPool) -> Iterator[Problem]:
@@ -167,16 +165,16 @@ def _selector_problems(pool: IPPool) -> Iterator[Problem]:
         yield from selector_problems(f"spec.{name}", text)
 
 
-def change_problems(old: IPPool, new: IPPool) -> Iterator[Problem]:
+def changes(old: IPPool, new: IPPool) -> Iterator[Problem]:
     """A pool's range and block size stay: blocks that were claimed in it are cut after them."""
-    remedy = "make another pool, and disable this one"
+    remedy = "make a new pool, disable this one, and delete it when its addresses are given back"
     before, after = _network(old), _network(new)
     if before is None or after is None:
         return
     if before != after:
-        yield Problem("spec.cidr", new.spec.cidr, f"is {old.spec.cidr} and can't change", remedy)
+        yield Problem("spec.cidr", new.spec.cidr, f"was {old.spec.cidr} and can't change", remedy)
     elif old.block_size != new.block_size:
-        yield Problem("spec.blockSize", new.spec.block_size, f"is {old.block_size} and can't change", remedy)
+        yield Problem("spec.blockSize", new.spec.block_size, f"was {old.block_size} and can't change", remedy)
 
 
 def overlaps(pools: Iterable[IPPool]) -> dict[str, Problem]:
@@ -221,5 +219,5 @@ def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
 
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    change_problems=change_problems, short_names=("ipp", "ipps", "pool", "pools"),
+    changes=changes, short_names=("ipp", "ipps", "ippool", "pool", "pools"),
 )  # fmt: skip

@@ -61,8 +61,8 @@ class Refused(ValueError):
 R = TypeVar("R", bound=Resource)
 
 
-def no_change_problems(old: Resource, new: Resource) -> tuple[Problem, ...]:
-    """The judge of kinds whose every field can change."""
+def no_changes(old: Resource, new: Resource) -> tuple[Problem, ...]:
+    """The judge of changes for kinds in which everything may change."""
     return ()
 
 
@@ -75,8 +75,8 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     plural: str
     type: type[R]
     problems: Callable[[R], Iterable[Problem]]
-    change_problems: Callable[[R, R], Iterable[Problem]] = no_change_problems
-    """What is wrong with a change from one accepted value (the first) to another: fields that can't change."""
+    changes: Callable[[R, R], Iterable[Problem]] = no_changes
+    """Judges an update, (old, new): fields that can't change once they are set."""
     names: Literal["subdomain", "label", "any"] = "subdomain"
     """What a name may be: a DNS subdomain (RFC 1123) as most objects', a DNS label, or what its maker made of it."""
     short_names: tuple[str, ...] = ()
@@ -147,8 +147,6 @@ def decode(kind: Kind[R], text: bytes | str) -> R:
         raise _undecodable(kind, text, str(error)) from error
 
 
-MISSING = "is missing"
-"""The reason where a required field isn't there."""
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 
 
@@ -162,7 +160,7 @@ def _undecodable(kind: Kind[R], text: bytes | str, said: str) -> Refused:
     field = path.strip("`").removeprefix("$").removeprefix(".")
     value = _value_at(document, field)
     if missing := _MISSING.fullmatch(reason):
-        field, value, reason = f"{field}.{missing[1]}".removeprefix("."), "", MISSING
+        field, value, reason = f"{field}.{missing[1]}".removeprefix("."), "", "is missing"
     found = _value_at(document, "metadata.name"), _value_at(document, "metadata.namespace")
     name, namespace = (part if isinstance(part, str) else "" for part in found)
     what = str(Key(kind.name, name, namespace)) if name else kind.name
@@ -189,7 +187,7 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 def accept(kind: Kind[R], value: R, old: R | None = None) -> R:
     """`value` itself if nothing is wrong with it, nor with having become so from `old`; raises Refused otherwise."""
-    problems = (*kind.problems(value), *(kind.change_problems(old, value) if old is not None else ()))
+    problems = (*kind.problems(value), *(kind.changes(old, value) if old is not None else ()))
     if problems:
         raise Refused(str(kind.key(value)), problems)
     return value

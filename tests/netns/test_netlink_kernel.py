@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import socket
+import os
 from collections.abc import Callable
 
 import pytest
 
-from calipy.felix.drivers import conntrack
-from calipy.felix.drivers.conntrack import Conntrack
+from calipy.felix.drivers.conntrack import Conntrack, filter_works
 from calipy.netlink import ctnetlink, nf_tables, rtnetlink
 from calipy.netlink.messages import Message
 from calipy.netlink.rtnetlink import AF_BRIDGE, AF_INET, AF_INET6, Address, Neighbour, NextHop, Route
@@ -170,33 +169,53 @@ def test_nf_tables_takes_all_of_a_batch_or_nothing(host) -> None:  # type: ignor
         json.loads(host.run("nft", "-j", "list", "ruleset"))
 
 
-@pytest.mark.parametrize("few", [conntrack.FEW, 0], ids=["few", "many"])
-@pytest.mark.parametrize("address", ["10.7.0.1", "fd00:7::1"])
-def test_the_flows_of_an_address_are_forgotten(host, address: str, few: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(conntrack, "FEW", few)
-    other = "10.7.0.2" if ":" not in address else "fd00:7::2"
-    third = "10.7.0.3" if ":" not in address else "fd00:7::3"
-    width, family = ("32", 4) if ":" not in address else ("128", 6)
-    for each in (address, other, third):
-        host.run("ip", "addr", "add", f"{each}/{width}", "dev", "lo", "nodad") if family == 6 else host.run(
-            "ip", "addr", "add", f"{each}/{width}", "dev", "lo"
-        )
-    host.run("nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }; "
-             "add rule inet t c ct state new accept")  # fmt: skip
-    with inside(host.fd):
-        kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-        senders = []
-        for source, target in ((address, other), (other, address), (other, third)):
-            sender = socket.socket(kind, socket.SOCK_DGRAM)
-            sender.bind((source, 0))
-            sender.sendto(b"x", (target, 9))
-            senders.append(sender)
+CLIENT, POD, SERVICE, OTHER = 1, 2, 3, 4
+# Who opens the flow to whom, and who answers as whom: a pod as either end, before and after translation.
+FLOWS = {
+    "from the pod": (POD, OTHER, OTHER, POD),
+    "to the pod": (CLIENT, POD, POD, CLIENT),
+    "to a service that leads to the pod": (CLIENT, SERVICE, POD, CLIENT),
+    "from the pod, masqueraded": (POD, OTHER, OTHER, SERVICE),
+    "of others": (CLIENT, OTHER, OTHER, CLIENT),
+    "of others, translated": (CLIENT, SERVICE, OTHER, SERVICE),
+}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"few": 2000}, {"few": 0, "filtered": lambda: True}, {"few": 0, "filtered": lambda: False}],
+    ids=["few flows", "the kernel finds them", "we find them"],
+)
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_flows_of_an_address_are_forgotten(host, family: int, how) -> None:  # type: ignore[no-untyped-def]
+    def address(number: int) -> str:
+        return f"10.7.0.{number}" if family == 4 else f"fd00:7::{number}"
+
+    def flow(name: str, port: int) -> ctnetlink.Flow:
+        source, target, answerer, answered = map(address, FLOWS[name])
+        return ctnetlink.Flow(
+            family=family,
+            original=ctnetlink.Direction(
+                source=source, destination=target, protocol=17, source_port=port, destination_port=53),
+            reply=ctnetlink.Direction(
+                source=answerer, destination=answered, protocol=17, source_port=53, destination_port=port),
+        )  # fmt: skip
+
     with NetlinkSocket.open(NETFILTER, namespace=host.fd) as netfilter:
+        for port, name in enumerate(FLOWS, 1000):
+            assert netfilter.request([ctnetlink.new_flow(flow(name, port), 60)]) == (), name
         before = dump(netfilter, ctnetlink.dump_flows(family), ctnetlink.parse_flow)
-        assert len(before) == 3
+        assert {f.original for f in before} == {flow(name, port).original for port, name in enumerate(FLOWS, 1000)}
         with inside(host.fd):
-            Conntrack(netfilter).flush([address])
+            Conntrack(netfilter, **how).flush([address(POD)])
         left = dump(netfilter, ctnetlink.dump_flows(family), ctnetlink.parse_flow)
-        assert [(f.original.source, f.original.destination) for f in left] == [(other, third)]
-    for sender in senders:
-        sender.close()
+        ports = dict(zip(FLOWS, range(1000, 2000), strict=False))
+        assert sorted(f.original.source_port for f in left) == [ports["of others"], ports["of others, translated"]]
+        with inside(host.fd):
+            Conntrack(netfilter, **how).flush([address(POD)])
+
+
+def test_the_kernels_filter_is_tried_elsewhere(host) -> None:  # type: ignore[no-untyped-def]
+    own = os.readlink("/proc/thread-self/ns/net")
+    assert filter_works() is True
+    assert os.readlink("/proc/thread-self/ns/net") == own

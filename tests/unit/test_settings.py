@@ -11,6 +11,7 @@ from calipy.settings import Autodetection, DefaultPool, SettingError, read
 
 # variable | text | attribute | value
 RIGHT: list[tuple[str, str, str, Any]] = [
+    ("NAMESPACE", "calico-system", "namespace", "calico-system"),
     ("NODENAME", "n1.example.com", "node", "n1.example.com"),
     ("CALIPY_DATASTORE", "sqlite:/tmp/x", "datastore", "sqlite:/tmp/x"),
     ("CALIPY_RUN_DIR", "/tmp/run", "run_folder", Path("/tmp/run")),
@@ -48,6 +49,7 @@ IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("NAMESPACE", "a.b", "a namespace's name: lower-case letters, digits, dashes; a letter or digit at both ends"),
     ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
     ("CALIPY_STATE_DIR", "state", "an absolute path"),
     ("CNI_CONF_NAME", "../x.conflist", "a file's name, without its folder"),

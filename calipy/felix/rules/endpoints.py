@@ -13,27 +13,22 @@ from calipy.felix.rules.values import (
     Action,
     Address,
     Chain,
-    ConnectionState,
     Drop,
     Element,
     Family,
     Goto,
-    Ports,
-    Protocol,
     Reject,
     Rule,
 )
 from calipy.model.endpoints import WorkloadEndpoint
 from calipy.model.origins import Origin
 
-_UDP, _IPIP = 17, 4
-
 
 def compile(endpoint: WorkloadEndpoint, settings: FelixSettings) -> Objects:
-    """Chains for packets from and to the endpoint, and the entries that lead there."""
+    """Chains for packets from and to the endpoint, and the entries that lead there. What is the same for every endpoint
+    stands once, before the dispatch (`statics`)."""
     origin = Origin("endpoint", endpoint.id.workload)
-    from_rules = (*_sane(origin, settings), *_from_rules(endpoint, settings, origin))
-    return dict(_objects(endpoint.interface, from_rules, tuple(_sane(origin, settings))))
+    return dict(_objects(endpoint.interface, tuple(_spoofed(endpoint, settings, origin)), ()))
 
 
 def closed(endpoint: WorkloadEndpoint) -> Objects:
@@ -59,18 +54,8 @@ def _objects(
         yield names.element(map_, interface), Element(map_, interface, Goto(name))
 
 
-def _sane(origin: Origin, settings: FelixSettings) -> Iterator[Rule]:
-    if not settings.disable_conntrack_invalid_check:
-        yield Rule((ConnectionState(("invalid",)),), deny(settings), Origin("invalid", origin.name))
-
-
-def _from_rules(endpoint: WorkloadEndpoint, settings: FelixSettings, origin: Origin) -> Iterator[Rule]:
-    """No encapsulation made by the workload, and no source address but its own."""
-    if not settings.allow_vxlan_from_workloads:
-        vxlan = (Protocol(_UDP), Ports("destination", settings.vxlan_port, settings.vxlan_port))
-        yield Rule(vxlan, deny(settings), Origin("encapsulation", origin.name))
-    if not settings.allow_ipip_from_workloads:
-        yield Rule((Protocol(_IPIP),), deny(settings), Origin("encapsulation", origin.name))
+def _spoofed(endpoint: WorkloadEndpoint, settings: FelixSettings, origin: Origin) -> Iterator[Rule]:
+    """No source address but its own."""
     for family in (4, 6):
         own = [address for address in endpoint.addresses if (6 if ":" in address else 4) == family]
         others = tuple(Address("source", address, negated=True) for address in own)

@@ -41,7 +41,7 @@ from calipy.felix.rules.values import (
 from calipy.model.origins import Origin
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetId
 
-_TCP, _UDP, _ICMPV6 = 6, 17, 58
+_IPIP, _TCP, _UDP, _ICMPV6 = 4, 6, 17, 58
 _RAW, _FILTER, _SOURCE_NAT = -300, 0, 100
 _ESTABLISHED = Rule((ConnectionState(("established", "related")),), Accept(), Origin("static", "established"))
 _WAYS: tuple[tuple[Direction, str], ...] = (("in", names.FROM_WORKLOAD), ("out", names.TO_WORKLOAD))
@@ -95,10 +95,24 @@ def _workloads(settings: FelixSettings, direction: Direction) -> Iterator[Match]
 def _dispatch(dispatch: str, direction: Direction, settings: FelixSettings) -> Chain:
     return Chain(
         (
+            *_insane(direction, settings),
             Rule((), Dispatch(names.map_of(dispatch), direction), Origin("static", "dispatch")),
             Rule((), deny(settings), Origin("static", "unknown interface")),
         )
     )
+
+
+def _insane(direction: Direction, settings: FelixSettings) -> Iterator[Rule]:
+    """What no workload may send or get, whoever it is: packets of no connection, encapsulation of its own making."""
+    if not settings.disable_conntrack_invalid_check:
+        yield Rule((ConnectionState(("invalid",)),), deny(settings), Origin("static", "invalid"))
+    if direction == "out":
+        return
+    if not settings.allow_vxlan_from_workloads:
+        vxlan = (Protocol(_UDP), Ports("destination", settings.vxlan_port, settings.vxlan_port))
+        yield Rule(vxlan, deny(settings), Origin("static", "encapsulation"))
+    if not settings.allow_ipip_from_workloads:
+        yield Rule((Protocol(_IPIP),), deny(settings), Origin("static", "encapsulation"))
 
 
 def _forward(settings: FelixSettings) -> Chain:

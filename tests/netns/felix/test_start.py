@@ -8,6 +8,11 @@ from calipy.felix.calc.world import RoutesLearned
 from calipy.felix.drivers.routes import LEARNED_LEFTOVER
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.routes import LearnedRoute
+from calipy.netlink import nf_tables
+from calipy.netlink.socket import NETFILTER, NetlinkSocket
+
+ANONYMOUS = 1
+"""NFT_SET_ANONYMOUS."""
 
 
 def world_of_three(world: Any, *names: str) -> list[Any]:
@@ -139,3 +144,18 @@ async def test_a_node_with_110_pods_starts_in_a_handful_of_batches(felix: Any, w
     await whole(second)
     assert second.counters() == {driver: (1, 0) for driver in ("nftables", "links", "routes", "sysctls")}
     assert kernel(host) == before
+
+
+async def test_no_set_is_anonymous(felix: Any, world: Any, namespaces: Any) -> None:
+    """Anonymous sets load in quadratic time: every list is a named set or a rule of its own."""
+    host = uplinked(namespaces("n1"))
+    node = await felix("n1", host, world_of_three(world, "n1", "n2", "n3"))
+    await node.configure(
+        interfacePrefix="cali,tap", natPortRange="33000:33003", natOutgoingExclusions="IPPoolsAndHostIPs",
+        externalNodesList=["10.50.0.0/16", "10.60.0.1"],
+    )  # fmt: skip
+    await node.add("a", "10.244.1.1", "fd00:10::1")
+    with NetlinkSocket.open(NETFILTER, namespace=host.fd) as netfilter:
+        sets = [nf_tables.parse_set(body) for body in netfilter.dump(nf_tables.get_sets("calipy"))]
+    assert len(sets) >= 10
+    assert [found.name for found in sets if found.flags & ANONYMOUS or found.name.startswith("__")] == []

@@ -67,7 +67,7 @@ class Follower:
         return [event for event in self.events if not isinstance(event, Bookmark)]
 
     def pools(self) -> dict[str, str]:
-        return {pool.metadata.name: pool.spec.cidr for pool in self.feed.pools()}
+        return {pool.metadata.name: pool.spec.cidr for pool in self.feed.pools_in_force()}
 
     def refused(self) -> dict[str, str]:
         return {str(key): reason for key, reason in self.feed.refused.items()}
@@ -174,6 +174,10 @@ async def test_of_two_pools_that_overlap_the_older_is_in_force_whoever_comes_fir
         "IPPool/young": "IPPool/young is refused: spec.cidr: '10.0.1.0/24': overlaps 10.0.0.0/16 of IPPool/old, "
         "which is older; choose a range of its own; it is left out"
     }
+    assert [(pool.metadata.name, pool.hindrance) for pool in follower.feed.pools()] == [
+        ("old", ""),
+        ("young", "can't be drawn from: 10.0.1.0/24 overlaps 10.0.0.0/16 of IPPool/old"),
+    ]
     follower.news.delete(POOL, "old")
     assert brief(await follower.told()) == ["gone IPPool/old 3", "put IPPool/young 1"]
     assert (follower.pools(), follower.refused()) == ({"young": "10.0.1.0/24"}, {})

@@ -19,6 +19,7 @@ class Table:
         self.looks: list[list[str]] = []
         self.may = threading.Event()
         self.error: OSError | None = None
+        self.idle = False
 
     def flush(self, addresses: Iterable[str]) -> None:
         self.looks.append(list(addresses))
@@ -73,3 +74,10 @@ async def test_a_refusal_is_everybodys(thread: ThreadPoolExecutor) -> None:
     assert [str(outcome) for outcome in outcomes] == ["[Errno 1] no"] * 2
     table.error = None
     await flows.flush(["a"])
+
+
+async def test_where_there_are_no_flows_nobody_waits(thread: ThreadPoolExecutor) -> None:
+    table = Table()
+    table.idle = True
+    await FlushedFlows(table, thread).flush(["a"])
+    assert table.looks == []

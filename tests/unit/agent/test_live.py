@@ -20,23 +20,13 @@ def configuration(name: str = "default", **spec: Any) -> FelixConfiguration:
     return found
 
 
-def test_objects_move_the_settings_and_who_listens_hears_of_changes_alone() -> None:
+def test_who_listens_hears_of_changes_alone() -> None:
     live, heard = LiveSettings("n1", {"environment": {"healthPort": 1}}), []
     live.changed = heard.append
     assert (live.current.health_port, live.current.health_enabled) == (1, False)
-    live.follow([configuration(healthEnabled=True, healthPort=2, logSeverityScreen="Debug")], {})
-    live.follow([configuration(healthEnabled=True, healthPort=2, logSeverityScreen="Debug")], {})
-    assert [(s.health_enabled, s.health_port, s.log_severity_screen) for s in heard] == [(True, 1, "Debug")]
-    live.follow([], {})
-    assert not live.current.health_enabled
-
-
-def test_labels_choose_objects() -> None:
-    live = LiveSettings("n1", {})
-    live.follow([configuration("rack", nodeSelector="rack == 'a'", healthEnabled=True)], {"rack": "a"})
-    assert live.current.health_enabled
-    live.follow([configuration("rack", nodeSelector="rack == 'a'", healthEnabled=True)], {"rack": "b"})
-    assert not live.current.health_enabled
+    for _ in range(2):
+        live.take(FelixSettings(health_enabled=True))
+    assert heard == [live.current] == [FelixSettings(health_enabled=True)]
 
 
 async def test_what_cannot_be_followed_ends_the_agent_and_the_next_one_starts_with_it(tmp_path: Path) -> None:
@@ -45,7 +35,9 @@ async def test_what_cannot_be_followed_ends_the_agent_and_the_next_one_starts_wi
     assert (await live.read(store)).interface_prefixes == ("cali",)
     changed = configuration(interfacePrefix="eni,cali")
     with pytest.raises(WarmRestart) as raised:
-        live.follow([changed], {})
+        live.take(
+            FelixSettings(interface_prefixes=("eni", "cali"), sources={"interfacePrefix": "FelixConfiguration/default"})
+        )
     assert str(raised.value) == (
         "interfacePrefix was cali, and FelixConfiguration/default says eni,cali: a restart"
     )  # fmt: skip
@@ -53,7 +45,7 @@ async def test_what_cannot_be_followed_ends_the_agent_and_the_next_one_starts_wi
     await store.create(felix_configurations.KIND, changed)
     again = LiveSettings("n1", {})
     assert (await again.read(store)).interface_prefixes == ("eni", "cali")
-    again.follow([changed], {})
+    again.take(again.current)
     await store.close()
 
 
@@ -74,7 +66,7 @@ async def test_at_start_the_store_says_what_holds_and_a_wrong_object_is_passed_o
 def test_fields_that_nothing_reads_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     live = LiveSettings("n1", {})
     for _ in range(2):
-        live.follow([configuration(bpfEnabled=True, wireguardEnabled=True, vxlanMTU=1400)], {})
+        live.warn([configuration(bpfEnabled=True, wireguardEnabled=True, vxlanMTU=1400)])
     assert caplog.messages == [
         "FelixConfiguration/default: nothing reads bpfEnabled, wireguardEnabled: CalIPy has no such part"
     ]

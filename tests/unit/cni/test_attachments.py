@@ -1,8 +1,10 @@
 """Records of attachments."""
 
+import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec.structs import replace
 
 from calipy.cni.attachments import Attachment, Attachments, leaving
 from calipy.cni.errors import CniError
@@ -69,3 +71,47 @@ def test_a_record_that_cannot_be_written(tmp_path, thread):
         records.put(ONE)
     assert caught.value.code == 5
     assert list(records) == []
+
+
+def test_a_record_is_written_over_in_place_while_it_fits(tmp_path, thread):
+    records = Attachments(tmp_path, thread)
+    records.put(ONE)
+    path = tmp_path / "net@c1@eth0"
+    first = path.stat().st_ino
+    records.put(replace(ONE, state="attached", mtu=1440, blocks=("10.0.0.0/26", "fd00::/122")))
+    assert path.stat().st_ino == first
+    assert [entry.mtu for entry in Attachments(tmp_path, thread)] == [1440]
+    records.put(replace(ONE, state="leaving"))
+    assert [entry.state for entry in Attachments(tmp_path, thread)] == ["leaving"]
+
+
+@pytest.mark.parametrize("length", [1000, 5000])
+def test_a_record_that_has_outgrown_its_place_is_replaced_whole(tmp_path, thread, length):
+    records = Attachments(tmp_path, thread)
+    records.put(ONE)
+    grown = replace(ONE, endpoint=replace(ENDPOINT, labels={"note": "x" * length}))
+    for attachment in (grown, leaving(grown), leaving(ONE)):
+        records.put(attachment)
+        assert list(Attachments(tmp_path, thread)) == [attachment]
+        assert [path.name for path in tmp_path.iterdir()] == ["net@c1@eth0"]
+
+
+def test_a_record_without_a_word_goes(tmp_path, thread, caplog):
+    (tmp_path / "net@c2@eth0").write_bytes(b"")
+    assert list(Attachments(tmp_path, thread)) == list(tmp_path.iterdir()) == []
+    assert not caplog.text
+
+
+def test_on_a_full_disk_the_former_record_stays(tmp_path, thread):
+    records = Attachments(tmp_path, thread)
+    records.put(ONE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))  # SIGXFSZ is ignored by Python: EFBIG
+    try:
+        with pytest.raises(CniError, match="can't be written: File too large"):
+            records.put(replace(ONE, endpoint=replace(ENDPOINT, labels={"note": "x" * 2000})))
+        records.put(replace(ONE, mtu=1440))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(entry.state, entry.mtu) for entry in Attachments(tmp_path, thread)] == [("adding", 1440)]
+    assert [path.name for path in tmp_path.iterdir()] == ["net@c1@eth0"]

@@ -218,6 +218,16 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "a mistyped parameter of Felix, and one out of range",
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
+        "spec: {vxlanMtu: 1400, vxlanPort: 70000}\n",
+        [
+            "error: standard input, document 1: FelixConfiguration/default is refused:",
+            "  spec.vxlanMtu 1400: is not a parameter; did you mean vxlanMTU?",
+            "  spec.vxlanPort 70000: is not allowed; write ",
+        ],
+    ),
+    (
         "every document is judged",
         pool(cidr="10.1.2.0/16") + "---\n" + pool("b", "10.9.0.0/16") + "---\n" + pool("c", "no"),
         [
@@ -248,7 +258,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         pool("old", "10.201.0.0/16"),
         [
             "error: standard input, document 1: IPPool/old is refused:",
-            "  spec.cidr '10.201.0.0/16': is 10.200.0.0/16 and can't change; make another pool, and disable this one",
+            "  spec.cidr '10.201.0.0/16': was 10.200.0.0/16 and can't change; make a new pool",
         ],
     ),
     (
@@ -256,7 +266,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         pool("old", "10.200.0.0/16", "  blockSize: 28\n"),
         [
             "error: standard input, document 1: IPPool/old is refused:",
-            "  spec.blockSize 28: is 26 and can't change; make another pool, and disable this one",
+            "  spec.blockSize 28: was 26 and can't change; make a new pool, disable this one, and delete it",
         ],
     ),
     (
@@ -299,7 +309,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         pool("My_Pool"),
         [
             "error: standard input, document 1: IPPool/My_Pool is refused:",
-            "  metadata.name 'My_Pool': can't be a name; lower-case letters, digits, dashes, dots; a letter or digit",
+            "  metadata.name 'My_Pool': can't be a name; lower-case letters, digits, dashes, dots;",
         ],
     ),
     (
@@ -426,6 +436,33 @@ def test_files_folders_and_lists(ctl: Ctl, tmp_path: Path) -> None:
     (tmp_path / "d" / "deeper" / "c.yml").write_text(pool("c", "10.3.0.0/16"))
     assert ctl("apply", "-f", str(tmp_path / "d")).stdout == "IPPool/a created\nIPPool/b created\n"
     assert ctl("apply", "-R", "-f", str(tmp_path / "d")).stdout.endswith("IPPool/b unchanged\nIPPool/c created\n")
+
+
+def test_members_that_are_null_count_as_absent(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    assert ctl("apply", "-f", "-", stdin=pool(more="  nodeSelector: null\n  blockSize: ~\n")).stderr == ""
+    assert stored(ip_pools.KIND, "a").value.spec.node_selector == "all()"
+
+
+def test_an_object_that_is_out_of_date_keeps_the_others_from_being_written(ctl: Ctl) -> None:
+    ctl("create", "-f", "-", stdin=pool("old", "10.200.0.0/16"))
+    stale = pool("old", "10.200.0.0/16").replace("name: old", "name: old\n  resourceVersion: '1'")
+    assert ctl("apply", "-f", "-", stdin=pool("new", "10.7.0.0/16") + "---\n" + stale).exit_code == 1
+    assert ctl("get", "ippools", "-o", "name").stdout == "ippool/old\n"
+
+
+def test_objects_of_the_core_group_keep_the_fields_that_are_not_given(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    node = "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: %s}"
+    ctl("apply", "-f", "-", stdin=node % "{podCIDRs: [10.9.0.0/24], providerID: x}")
+    assert ctl("apply", "-f", "-", stdin=node % "{providerID: y}").stdout == "Node/n1 configured\n"
+    assert stored(nodes.KIND, "n1").value.spec.pod_cidrs == ("10.9.0.0/24",)
+
+
+def test_annotations_of_calicos_node_are_kept(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    metadata = "{name: n1, labels: {rack: r1}, annotations: {a: b}}"
+    text = f"{{apiVersion: projectcalico.org/v3, kind: Node, metadata: {metadata}, spec: {{bgp: {{asNumber: 7}}}}}}"
+    assert ctl("apply", "-f", "-", stdin=text).exit_code == 0
+    found = stored(nodes.KIND, "n1").value.metadata
+    assert (found.labels, found.annotations) == ({"rack": "r1"}, {"a": "b", nodes.AS_NUMBER: "7"})
 
 
 def test_a_file_that_is_not_there_is_named(ctl: Ctl) -> None:

@@ -119,7 +119,7 @@ def test_an_object_that_no_struct_fits_is_listed_and_can_be_printed(full: Ctl, s
     connection.close()
     table, document = full("get", "ippools"), full("get", "ippool", "b", "-o", "yaml")
     assert table.stdout.splitlines()[2].split() == ["b", "?", "?"]
-    assert "IPPool/b can't be read (-o yaml shows it): IPPool/b is refused: spec.cidr: 7" in table.stderr
+    assert "IPPool/b can't be read (-o yaml shows it): IPPool/b is refused: spec.cidr: 7: Expected" in table.stderr
     assert "cidr: 7\n" in document.stdout
 
 

@@ -126,3 +126,20 @@ def test_whatever_happens_what_lands_is_what_is_wanted(
         assert book.pending() == ()
         assert book.settled(owner)
         assert kernel == {name: fingerprint(value) for name, value in wanted.items()}
+
+
+def test_only_what_is_wanted_and_believed_there_can_be_lost() -> None:
+    book = ledger()
+    book.want(A, {CHAIN: Value(1)})
+    assert not book.wants(CHAIN), "not there yet"
+    book.landed(book.pending())
+    assert book.wants(CHAIN)
+    book.want(A, None)
+    assert not book.wants(CHAIN)
+
+
+def test_of_one_rank_what_came_first_goes_first() -> None:
+    book = ledger()
+    for name in ("z", "a", "m"):
+        book.want(Owner("endpoint", name), {ObjectName("chain", name): Value(1)})
+    assert [op.name.name for op in book.pending()] == ["z", "a", "m"]

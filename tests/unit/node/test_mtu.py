@@ -35,14 +35,15 @@ V4, V6 = {"cidr": "10.0.0.0/16"}, {"cidr": "fd00::/48"}
 
 
 @pytest.mark.parametrize(
-    ("specs", "mtu"),
+    ("specs", "tunnels", "mtu"),
     [
-        ([], 1500),
-        ([V4, V6], 1500),
-        ([{**V4, "ipipMode": "CrossSubnet"}], 1480),
-        ([{**V4, "vxlanMode": "Always"}], 1450),
-        ([{**V4, "vxlanMode": "Always"}, {**V6, "vxlanMode": "CrossSubnet"}], 1430),
+        ([], {}, 1500),
+        ([V4, V6], {4: 1400}, 1500),
+        ([{**V4, "ipipMode": "CrossSubnet"}], {}, 1480),
+        ([{**V4, "vxlanMode": "Always"}], {4: 0}, 1450),
+        ([{**V4, "vxlanMode": "Always"}], {4: 1400}, 1400),
+        ([{**V4, "vxlanMode": "Always"}, {**V6, "vxlanMode": "CrossSubnet"}], {}, 1430),
     ],
 )
-def test_the_pods(specs: list[dict[str, Any]], mtu: int) -> None:
-    assert pod_mtu(1500, [made(KIND, spec) for spec in specs], {}) == mtu
+def test_the_pods(specs: list[dict[str, Any]], tunnels: dict[int, int], mtu: int) -> None:
+    assert pod_mtu(1500, [made(KIND, spec) for spec in specs], tunnels) == mtu

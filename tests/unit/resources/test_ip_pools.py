@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calipy.resources.ip_pools import KIND, IPPool, change_problems, overlap_problems, overlaps
+from calipy.resources.ip_pools import KIND, IPPool, changes, overlap_problems, overlaps
 from calipy.resources.metadata import Refused
 from tests.unit.resources.objects import made, said
 
@@ -154,18 +154,18 @@ def test_unreadable(spec: dict[str, Any], text: str) -> None:
     assert str(raised.value) == text
 
 
-REMEDY = "make another pool, and disable this one"
+REMEDY = "make a new pool, disable this one, and delete it when its addresses are given back"
 # before | after | what is said
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"cidr": "10.0.0.0/16"},
         {"cidr": "10.0.0.0/17"},
-        [f"spec.cidr: '10.0.0.0/17': is 10.0.0.0/16 and can't change; {REMEDY}"],
+        [f"spec.cidr: '10.0.0.0/17': was 10.0.0.0/16 and can't change; {REMEDY}"],
     ),
     (
         {"cidr": "10.0.0.0/16"},
         {"cidr": "10.0.0.0/16", "blockSize": 27},
-        [f"spec.blockSize: 27: is 26 and can't change; {REMEDY}"],
+        [f"spec.blockSize: 27: was 26 and can't change; {REMEDY}"],
     ),
     ({"cidr": "10.0.0.0/16"}, {"cidr": "10.0.0.0/16", "blockSize": 26}, []),
     ({"cidr": "FD00::/48"}, {"cidr": "fd00:0::/48"}, []),
@@ -176,7 +176,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("before", "after", "problems"), CHANGES, ids=[str(row[1]) for row in CHANGES])
 def test_changes(before: dict[str, Any], after: dict[str, Any], problems: list[str]) -> None:
-    assert [str(problem) for problem in change_problems(made(KIND, before), made(KIND, after))] == problems
+    assert [str(problem) for problem in changes(made(KIND, before), made(KIND, after))] == problems
 
 
 def pool(name: str, cidr: str, born: str) -> IPPool:
@@ -207,19 +207,17 @@ def test_of_two_that_overlap_the_older_is_in_force(pools: list[tuple[str, str, s
             assert found[name].field == "spec.cidr"
 
 
-# others, by name | which of them pool `new` of 10.0.0.0/16 can't lie beside
-BESIDE: list[tuple[dict[str, dict[str, Any]], list[str]]] = [
-    ({}, []),
-    ({"b": {"cidr": "10.1.0.0/16"}}, []),
-    ({"b": {"cidr": "10.0.128.0/17"}}, ["b"]),
-    ({"b": {"cidr": "10.0.0.0/8", "disabled": True}, "c": {"cidr": "10.0.3.0/24"}}, ["b", "c"]),
-    ({"new": {"cidr": "10.0.0.0/16"}}, []),
-    ({"b": {"cidr": "fd00::/8"}, "c": {"cidr": "no CIDR"}}, []),
-]
-
-
-@pytest.mark.parametrize(("others", "names"), BESIDE, ids=[str(row[0]) for row in BESIDE])
-def test_a_new_pool_may_not_overlap_another(others: dict[str, dict[str, Any]], names: list[str]) -> None:
-    there = [made(KIND, spec, name) for name, spec in others.items()]
-    found = overlap_problems(made(KIND, {"cidr": "10.0.0.0/16"}, "new"), there)
-    assert [problem.reason.rpartition("/")[2] for problem in found] == names
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        ([], []),
+        ([("b", "10.1.0.0/16")], []),
+        ([("b", "10.0.128.0/17")], ["b"]),
+        ([("b", "10.0.0.0/8"), ("c", "10.0.3.0/24")], ["b", "c"]),
+        ([("a", "10.0.0.0/16")], []),
+        ([("b", "fd00::/8"), ("c", "no CIDR")], []),
+    ],
+)
+def test_a_new_pool_may_not_overlap_another(others: list[tuple[str, str]], named: list[str]) -> None:
+    found = overlap_problems(pool("a", "10.0.0.0/16", ""), (pool(*row, "") for row in others))
+    assert [problem.reason.rpartition("/")[2] for problem in found] == named

@@ -1,0 +1,173 @@
+"""The agent's edges on a real node: health, metrics and logs follow FelixConfiguration, bad objects are shown, a node
+without an address waits for one, and a setting that can't be followed restarts the agent warm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from calipy.datastore.sqlite import SQLiteStore
+from calipy.explain.report import NodeReport
+from calipy.resources import felix_configurations, ip_pools
+from calipy.resources.felix_configurations import FelixConfiguration
+from calipy.resources.ip_pools import IPPool, IPPoolSpec
+from calipy.resources.metadata import ObjectMeta
+from tests.netns.test_agent_cni import CALIPY, Node, folder_of_a_test, until
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    with folder_of_a_test() as folder:
+        found = Node(folder)
+        try:
+            yield found
+        finally:
+            print((folder / "n1/agent.log").read_text()[-8000:] if (folder / "n1/agent.log").exists() else "")
+            await found.stop()
+
+
+async def get(node: Node, path: str, port: int = 9099) -> tuple[int, str]:
+    """Status and body of a request on the node; (0, "") where nobody listens."""
+    script = (
+        "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=5)\n"
+        "try: c.request('GET', sys.argv[2]); r = c.getresponse(); print(r.status, r.read().decode())\n"
+        "except ConnectionRefusedError: print('0 ')"
+    )
+    status, _, text = (await node.run(CALIPY[0], "-c", script, str(port), path)).partition(" ")
+    return int(status), text
+
+
+class Felix:
+    """FelixConfiguration `default`, as an operator changes it."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self.store = store
+
+    async def set(self, **spec: Any) -> None:
+        """The whole spec."""
+        value = FelixConfiguration(metadata=ObjectMeta(name="default"), spec=spec)
+        async for page in self.store.list(felix_configurations.KIND):
+            for stored in page.items:
+                await self.store.delete(felix_configurations.KIND, stored)
+        await self.store.create(felix_configurations.KIND, value)
+
+
+async def test_health_metrics_and_logs_follow_felix_configuration(node: Node) -> None:
+    await node.start(CALIPY_LOG_LEVEL="")
+    assert (await get(node, "/readiness"))[0] == (await get(node, "/metrics", 9091))[0] == 0
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    felix = Felix(store)
+    await felix.set(healthEnabled=True, logSeverityScreen="Debug")
+    await until(lambda: _is(get(node, "/readiness"), 200), "readiness is served")
+    status, text = await get(node, "/liveness")
+    assert status == 200
+    for component in ("CalculationGraph ", "InternalDataplaneMainLoop ", "EventLoop ", "Datastore ", "FelixStartup "):
+        assert component in text
+    await node.add("zero")
+    await node.delete("zero")
+    assert " DEBUG   cni.dispatch: ADD of container zero" in node.agent.log.read_text()
+
+    await felix.set(healthEnabled=True, prometheusMetricsEnabled=True, prometheusMetricsPort=9191)
+    await until(lambda: _is(get(node, "/metrics", 9191), 200), "metrics are served")
+    await node.add("one")
+    lines = (await get(node, "/metrics", 9191))[1].splitlines()
+    metrics = dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    for name, value in {
+        "felix_active_local_endpoints": 1, "felix_resync_state": 3, "felix_cluster_num_hosts": 1,
+        "felix_cluster_num_workload_endpoints": 1, 'felix_host{host="n1"}': 1,
+    }.items():  # fmt: skip
+        assert float(metrics[name]) == value, name
+    for name in (
+        "felix_route_table_num_routes", "felix_int_dataplane_apply_time_seconds_count",
+        "felix_calc_graph_update_time_seconds_count", 'calipy_dataplane_writes_total{driver="nftables"}',
+    ):  # fmt: skip
+        assert float(metrics[name]) > 0, name
+    assert float(metrics['felix_int_dataplane_failures_total{driver="nftables"}']) == 0
+    await node.delete("one")
+    await store.close()
+
+
+async def _is(answer: Any, status: int) -> bool:
+    return (await answer)[0] == status
+
+
+async def test_a_port_that_is_taken_is_told_and_pods_go_on(node: Node) -> None:
+    await node.boot()
+    holder = "import socket, time; s = socket.create_server(('127.0.0.1', 9099)); time.sleep(3600)"
+    await node.machine.spawn("holder", (CALIPY[0], "-c", holder), {})
+    await until(lambda: _is(_code(node), 0), "the port is taken")
+    await node.start_agent(FELIX_HEALTHENABLED="true")
+    await node.ready()
+    log = node.agent.log.read_text()
+    assert "health can't be served on localhost:9099: Address already in use; set healthPort or healthHost" in log
+    await node.add("one")
+    await node.delete("one")
+    await node.machine.process("holder").stop()
+    await until(lambda: _is(get(node, "/liveness"), 200), "health is served once the port is free")
+
+
+async def _code(node: Node) -> tuple[int, str]:
+    script = "import socket; socket.create_connection(('127.0.0.1', 9099), 1).close()"
+    return (await node.machine.run(CALIPY[0], "-c", script, check=False)).status, ""
+
+
+async def test_a_bad_object_is_shown_and_the_last_good_one_stays(node: Node) -> None:
+    await node.start()
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    overlapping = IPPoolSpec(cidr="10.123.0.0/16")
+    await store.create(ip_pools.KIND, IPPool(metadata=ObjectMeta(name="wide"), spec=overlapping))
+    found: dict[str, str] = {}
+
+    async def refused() -> bool:
+        report = await node.ask("status", NodeReport)
+        found.update(report.refused)
+        return "IPPool/wide" in found
+
+    await until(refused, "the overlapping pool is refused")
+    assert "spec.cidr: '10.123.0.0/16': overlaps 10.123.0.0/24 of IPPool/default-ipv4-ippool" in found["IPPool/wide"]
+    await node.add("one")
+    await node.delete("one")
+    await store.close()
+
+
+async def test_a_node_without_an_address_says_so_and_goes_on_when_it_has_one(node: Node) -> None:
+    await node.boot()
+    await node.run("ip", "address", "del", "10.99.0.1/24", "dev", "eth0")
+    await node.start_agent(FELIX_HEALTHENABLED="true")
+    await until(lambda: _is(get(node, "/readiness"), 503), "readiness fails")
+    status, text = await get(node, "/readiness")
+    assert (status, (await get(node, "/liveness"))[0]) == (503, 200)
+    assert "no IPv4 address for this node by first-found" in text
+    assert "127.0.0.1/8 on lo: not a global address" in text
+    await node.run("ip", "address", "add", "10.99.0.7/24", "dev", "eth0")
+    await node.run("ip", "route", "replace", "default", "dev", "eth0")
+    await node.ready()
+    assert (await get(node, "/readiness"))[0] == 200
+    assert (await node.agent.status()).restarts == 0
+
+
+async def test_a_prefix_that_changes_restarts_the_agent_warm(node: Node) -> None:
+    await node.start()
+    before = (await node.agent.status()).pid
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    await Felix(store).set(interfacePrefix="eni,cali")
+
+    async def again() -> bool:
+        return (await node.agent.status()).pid not in (before, 0, None)
+
+    await until(again, "the agent has been started again")
+    await node.ready()
+    said = "interfacePrefix was cali, and FelixConfiguration/default says eni,cali: a restart"
+    assert said in node.agent.log.read_text()
+    after = (await node.agent.status()).pid
+    await node.add("one")
+    links = json.loads(await node.run("ip", "-j", "link"))
+    assert [link["ifname"][:3] for link in links if link["ifname"].startswith(("cali", "eni"))] == ["eni"]
+    await node.delete("one")
+    await asyncio.sleep(0.5)
+    assert (await node.agent.status()).pid == after, "and only once"
+    await store.close()

@@ -1,0 +1,187 @@
+"""The rules of a node and of an endpoint as text, setting by setting. rules.txt holds what is expected: each paragraph
+is a case, each line a rule as `nft` would say it, with its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from calipy.felix.calc.change import NodeState, SetKey
+from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.dialects.text import chain_text
+from calipy.felix.objects import ObjectName, Objects
+from calipy.felix.rules import endpoints, statics
+from calipy.felix.rules.values import (
+    Accept,
+    Chain,
+    ConnectionState,
+    Drop,
+    Element,
+    Goto,
+    Interface,
+    Masquerade,
+    Reject,
+    SourceNat,
+)
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetKind
+from calipy.model.tunnels import Tunnel
+
+EXPECTED = Path(__file__).with_name("rules.txt")
+TUNNEL4 = Tunnel(
+    name="vxlan.calico", family=4, vni=4096, port=4789, local="10.9.0.1", parent="eth0", mac="66:00:00:00:00:01",
+    mtu=1450, address="10.244.0.0",
+)  # fmt: skip
+TUNNEL6 = replace(TUNNEL4, name="vxlan-v6.calico", family=6, local="fd00:9::1", mtu=1430, address="fd00:10::")
+WEB = WorkloadEndpoint(
+    id=EndpointId("k8s", "default/web", "eth0"), container_id="c", interface="cali1",
+    addresses=("10.244.0.1", "fd00:10::1"),
+)  # fmt: skip
+
+
+def state(settings: FelixSettings, *tunnels: Tunnel) -> NodeState:
+    kinds: dict[SetKey, SetKind] = {}
+    for family in (4, 6) if settings.ipv6_support else (4,):
+        for id_ in (NETWORK_IP_POOLS, MASQUERADED_IP_POOLS):
+            kinds[SetKey(id_, family)] = "prefixes"
+        for id_ in (ALL_HOSTS, VXLAN_HOSTS):
+            kinds[SetKey(id_, family)] = "addresses"
+    return NodeState(
+        settings=settings,
+        sets=kinds,
+        members={key: frozenset() for key in kinds},
+        tunnels={tunnel.name: tunnel for tunnel in tunnels},
+    )
+
+
+def static(*tunnels: Tunnel, **settings: Any) -> Objects:
+    return statics.compile(state(FelixSettings(**settings), *tunnels))
+
+
+def endpoint(value: WorkloadEndpoint = WEB, **settings: Any) -> Objects:
+    return endpoints.compile(value, FelixSettings(**settings))
+
+
+# case -> objects, and the chains that it is about
+CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
+    "a node": (static(), (
+        "filter-FORWARD", "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch",
+        "cali-nat-outgoing", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
+    "two interface prefixes": (static(interface_prefixes=("cali", "tap")), ("filter-FORWARD", "filter-INPUT")),
+    "the endpoint's host: Accept": (static(default_endpoint_to_host_action="ACCEPT"), ("cali-wl-to-host",)),
+    "the endpoint's host: Return": (static(default_endpoint_to_host_action="RETURN"), ("cali-wl-to-host",)),
+    "denied packets are rejected": (static(TUNNEL4, filter_deny_action="REJECT"), (
+        "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch")),
+    "VXLAN": (static(TUNNEL4, TUNNEL6), ("filter-INPUT", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
+    "no IPv6": (static(TUNNEL4, ipv6_support=False), ("cali-nat-outgoing", "raw-PREROUTING")),
+    "NAT excludes hosts": (static(nat_outgoing_exclusions="IPPoolsAndHostIPs"), ("cali-nat-outgoing",)),
+    "NAT by one interface": (static(nat_outgoing_interface_filter="eth0"), ("cali-nat-outgoing",)),
+    "NAT by some interfaces": (static(nat_outgoing_interface_filter="eth+"), ("cali-nat-outgoing",)),
+    "NAT to an address": (static(nat_outgoing_address="192.0.2.1"), ("cali-nat-outgoing",)),
+    "NAT with a port range": (static(nat_port_range=(33000, 33003)), ("cali-nat-outgoing",)),
+    "NAT to an address with a port range": (
+        static(nat_outgoing_address="192.0.2.1", nat_port_range=(33000, 33003)), ("cali-nat-outgoing",)),
+    "not in sync yet": (statics.skeleton(FelixSettings(interface_prefixes=("cali", "tap"))), (
+        "filter-FORWARD", "filter-INPUT")),
+    "an endpoint": (endpoint(), ("cali-fw-cali1", "cali-tw-cali1")),
+    "an endpoint of one family": (
+        endpoint(replace(WEB, addresses=("10.244.0.1",))), ("cali-fw-cali1",)),
+    "an endpoint with two addresses": (
+        endpoint(replace(WEB, addresses=("10.244.0.1", "10.244.0.2"))), ("cali-fw-cali1",)),
+    "no check for invalid": (
+        static(disable_conntrack_invalid_check=True), ("cali-from-wl-dispatch", "cali-to-wl-dispatch")),
+    "workloads may encapsulate": (
+        static(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True), ("cali-from-wl-dispatch",)),
+    "another VXLAN port": (static(vxlan_port=8472), ("cali-from-wl-dispatch",)),
+    "an endpoint, denied packets are rejected": (
+        endpoint(filter_deny_action="REJECT"), ("cali-fw-cali1", "cali-tw-cali1")),
+    "a refused endpoint": (endpoints.closed(WEB), ("cali-fw-cali1", "cali-tw-cali1")),
+}  # fmt: skip
+
+
+def text(name: str) -> str:
+    objects, chains = CASES[name]
+    found = []
+    for chain in chains:
+        value = objects[ObjectName("chain", chain)]
+        assert isinstance(value, Chain)
+        found.append(chain_text(chain, value))
+    return f"== {name}\n" + "\n".join(found) + "\n"
+
+
+def expected() -> dict[str, str]:
+    parts = EXPECTED.read_text().split("== ")[1:]
+    return {part.partition("\n")[0]: f"== {part}".rstrip() + "\n" for part in parts}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rules(name: str) -> None:
+    assert text(name) == expected()[name]
+
+
+def test_every_case_is_there() -> None:
+    assert list(expected()) == list(CASES)
+
+
+def test_an_endpoint_is_dispatched_to_by_its_interface() -> None:
+    elements = {name.name: value for name, value in endpoint().items() if isinstance(value, Element)}
+    assert elements == {
+        "cali-from-wl-dispatch-map cali1": Element("cali-from-wl-dispatch-map", "cali1", Goto("cali-fw-cali1")),
+        "cali-to-wl-dispatch-map cali1": Element("cali-to-wl-dispatch-map", "cali1", Goto("cali-tw-cali1")),
+    }
+
+
+def all_objects() -> list[tuple[str, Objects]]:
+    return [(name, objects) for name, (objects, _) in CASES.items()]
+
+
+@pytest.mark.parametrize(("name", "objects"), all_objects(), ids=[name for name, _ in all_objects()])
+def test_established_is_first_in_every_filter_of_the_nodes_own(name: str, objects: Objects) -> None:
+    for found, value in objects.items():
+        if isinstance(value, Chain) and value.hook is not None and value.hook.hook in ("forward", "input"):
+            first = value.rules[0]
+            assert first.matches == (ConnectionState(("established", "related")),), f"{name}: {found}"
+            assert first.action == Accept()
+
+
+@pytest.mark.parametrize(("name", "objects"), all_objects(), ids=[name for name, _ in all_objects()])
+def test_no_chain_accepts_what_it_does_not_judge(name: str, objects: Objects) -> None:
+    """An accept is for established flows, neighbour discovery, VXLAN from nodes and what a setting says, no more."""
+    for value in objects.values():
+        for rule in value.rules if isinstance(value, Chain) else ():
+            if rule.action == Accept():
+                assert str(rule.origin) in (
+                    "static established",
+                    "static neighbour discovery",
+                    "static VXLAN from a node",
+                    "setting defaultEndpointToHostAction",
+                )
+
+
+def test_dispatch_ends_with_a_drop() -> None:
+    for action, deny in (("DROP", Drop()), ("REJECT", Reject())):
+        objects = static(filter_deny_action=action)
+        for dispatch in ("cali-from-wl-dispatch", "cali-to-wl-dispatch"):
+            chain = objects[ObjectName("chain", dispatch)]
+            assert isinstance(chain, Chain)
+            assert (chain.rules[-1].matches, chain.rules[-1].action) == ((), deny)
+
+
+def test_a_closed_endpoint_lets_nothing_through() -> None:
+    for value in endpoints.closed(WEB).values():
+        if isinstance(value, Chain):
+            assert [(rule.matches, rule.action) for rule in value.rules] == [((), Drop())]
+
+
+def test_nat_touches_what_leaves_by_an_interface_only_there() -> None:
+    objects = static(nat_outgoing_interface_filter="eth0", nat_port_range=(5, 6), nat_outgoing_address="192.0.2.1")
+    chain = objects[ObjectName("chain", "cali-nat-outgoing")]
+    assert isinstance(chain, Chain)
+    assert len(chain.rules) == 6
+    for rule in chain.rules:
+        assert isinstance(rule.action, Masquerade | SourceNat)
+        assert Interface("out", "eth0") in rule.matches
