@@ -74,7 +74,9 @@ class Standings:
 
     def lost(self, reason: str, now_s: float) -> None:
         """Nothing is known of any session any more."""
-        self._before = {address: self._standings[address].since_s for address in self.up()}
+        up = {address: self._standings[address].since_s for address in self.up()}
+        # The successor of one that was younger, with an ExaBGP that was started anew, may look as old as it.
+        self._before = {address: since_s for address, since_s in up.items() if now_s - since_s > _INEXACT_S + 1}
         for address in self._standings:
             self._become(address, "down", now_s, reason)
 

@@ -78,6 +78,7 @@ class Additions:
         if attachment is None:
             return None
         if attachment.state == "attached" and not await difference(self._site, attachment, request, namespace):
+            self._site.told_again.add(attachment.key)
             return result_of(attachment, request)
         await self._removals.take_back(attachment)
         if attachments.get(request.network, request.container_id, request.interface) is not None:

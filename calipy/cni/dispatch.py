@@ -53,8 +53,8 @@ class Dispatcher:
         """An ADD whose result nobody got is taken back."""
         if self.gives_way(call):
             request = parse({**call.env, "CNI_COMMAND": Verb.DEL}, call.stdin)
-            log.warning("the caller of ADD of container %s is dead: it is taken back", request.container_id)
-            await self._removals.delete(request)
+            log.warning("the caller of ADD of container %s is dead", request.container_id)
+            await self._removals.undo(request)
 
     async def _output(self, call: Call, namespace: int | None) -> bytes:
         request = parse(call.env, call.stdin)

@@ -41,6 +41,13 @@ class Removals:
             # An ADD may have ended while this waited.
             await self.take_back(site.attachments.get(*_place(attachment)) or attachment)
 
+    async def undo(self, request: Request) -> None:
+        """Takes an attachment back whose ADD succeeded without anybody hearing of it; not one that another ADD has
+        answered for, before it or since. Raises CniError."""
+        attachment = self._site.attachments.get(request.network, request.container_id, request.interface)
+        if attachment is not None:
+            await self._in_turn(attachment, unless_told=True)
+
     def _unknown(self, request: Request) -> Attachment:
         """What can be said of an attachment without a record. Of a container that is known by another network or
         interface this one has nothing but, perhaps, addresses."""
@@ -56,6 +63,7 @@ class Removals:
     async def take_back(self, attachment: Attachment) -> None:
         """Takes an attachment back; the caller has its turn. Raises CniError and OSError with the record kept, so that
         it can be done again; where the store is away the release is put off."""
+        self._site.told_again.discard(attachment.key)
         self._note(attachment)
         await self._detach(attachment)
         try:
@@ -129,10 +137,12 @@ class Removals:
                     log.warning("container %s is not wholly taken back: %s", entry.container_id, error)
         return sum(entry.state != "attached" and entry.key not in self._site.adding for entry in self._site.attachments)
 
-    async def _in_turn(self, entry: Attachment) -> None:
+    async def _in_turn(self, entry: Attachment, *, unless_told: bool = False) -> None:
         interface = entry.endpoint.interface if entry.endpoint else ""
         async with self._site.turn(entry.container_id, interface):
             # A DEL, or a new ADD, may have been before us.
+            if unless_told and entry.key in self._site.told_again:
+                return
             if self._site.attachments.get(*_place(entry)) == entry:
                 await self.take_back(entry)
 

@@ -38,6 +38,8 @@ class Site:
         self.attachments = attachments
         self.adding: set[str] = set()
         """Keys of the attachments whose ADD is in flight."""
+        self.told_again: set[str] = set()
+        """Keys of those that a repeated ADD has found standing: they are not one caller's alone any more."""
         self.turns = Turns()
 
     @contextlib.asynccontextmanager

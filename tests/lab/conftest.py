@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,10 +39,23 @@ class TestLab(Lab):
 
     __test__ = False
 
-    async def add(self, name: str, node: str, *listens: str, namespace: str = "default", **labels: str) -> Sandbox:
+    async def add(
+        self,
+        name: str,
+        node: str,
+        *listens: str,
+        namespace: str = "default",
+        annotations: Mapping[str, str] = {},
+        **labels: str,
+    ) -> Sandbox:
         """Makes a pod that listens on `listens` ("TCP/80")."""
         wish = Wish(
-            name=name, node=node, namespace=namespace, labels=labels, listens=tuple(map(pods.parse_listen, listens))
+            name=name,
+            node=node,
+            namespace=namespace,
+            labels=labels,
+            annotations=annotations,
+            listens=tuple(map(pods.parse_listen, listens)),
         )
         async with self.store() as store:
             return await pods.add(self, store, wish)

@@ -104,7 +104,7 @@ async def test_no_route_moves_while_exabgp_restarts(number, cluster):
         await lab.told_all(*NODES)
 
         assert [await one.changes() for one in seen] == [[], [], [], []]
-    lab.report(await lab.matrix())
+    assert not lab.report(await lab.matrix())
 
 
 async def is_back(lab, name):
@@ -144,7 +144,7 @@ async def test_what_a_restarted_exabgp_has_no_more_is_withdrawn_at_end_of_rib(cl
         (change,) = await seen.changes()
         assert "Deleted 10.244.250.0/26 via 10.9.1.1 dev eth0 proto bird" in change
     await gone(lab, ("n2", TOR), {"10.244.250.0/26"})
-    lab.report(await lab.matrix())
+    assert not lab.report(await lab.matrix())
 
 
 async def holds(lab, name):
@@ -200,7 +200,7 @@ async def test_a_pipe_that_stands_still_is_started_again_before_any_session_is_l
     said = (lab.folder / "n1" / "agent.log").read_text()
     assert f"the session with {lab.nodes['n3'].address(4)} is down: closing connection" in said
     assert "hold" not in said.replace("routes are held", "")
-    lab.report(await lab.matrix())
+    assert not lab.report(await lab.matrix())
 
 
 async def test_a_pipe_that_stands_still_for_the_hold_time_moves_no_session_and_no_route(cluster):
@@ -214,17 +214,17 @@ async def test_a_pipe_that_stands_still_for_the_hold_time_moves_no_session_and_n
         os.kill(pipe, signal.SIGSTOP)
         await asyncio.sleep(HOLD_TIME_S)
 
-        assert all(session.state == "up" for name in ("n1", "n2") for session in await lab.sessions(name))
+        assert {session.state for name in ("n1", "n2") for session in await lab.sessions(name)} == {"up"}
         os.kill(pipe, signal.SIGCONT)
         await claimed(lab, "n3", "10.244.250.0/26")
         changes = [await one.changes() for one in seen]
-    assert {line.partition("] ")[2].split()[0] for line in sum(changes, [])} == {"10.244.250.0/26"}
+    assert all("10.244.250.0/26" in line for lines in changes for line in lines), changes
 
 
 # --- a Node goes ---
 
 
-async def test_the_routes_of_a_node_that_is_deleted_go_at_once_everywhere(cluster):
+async def test_the_routes_of_a_node_that_is_deleted_go_at_once_on_every_node(cluster):
     lab = await cluster()
     await a_pod_a_node(lab)
     await lab.told_all(*NODES)

@@ -58,6 +58,14 @@ def test_after_a_loss_the_same_session_is_as_old_as_before_and_another_is_new() 
     assert standings.of(PEER) == Standing("up", 307.0)
 
 
+def test_a_session_is_not_taken_for_one_that_came_up_just_before_the_loss() -> None:
+    """ExaBGP was killed in the session's second second, and had another in the next: what it has told is not all."""
+    standings = Standings(0.0)
+    standings.take(Up(peer=PEER, router_id=""), 7.2)
+    standings.lost("ExaBGP doesn't answer", 8.7)
+    assert standings.found([neighbor("ESTABLISHED", 1)], 9.6) == set()
+
+
 def test_a_session_in_its_first_second_is_up_whatever_exabgp_calls_it() -> None:
     standings = Standings(0.0)
     standings.found([neighbor("ESTABLISHED", 0)], 5.0)

@@ -82,6 +82,19 @@ async def test_a_result_that_nobody_got_is_taken_back(world, dispatcher):
     await dispatcher.undo(call("DEL"))
 
 
+async def test_a_result_that_another_add_has_told_too_is_not_taken_back(world, dispatcher):
+    """Of two callers one got it; it does not matter which, nor whether the other's end is seen before or after."""
+    await dispatcher.answer(call("ADD"), 5)
+    assert (await dispatcher.answer(call("ADD"), 5)).succeeded
+    await dispatcher.undo(call("ADD"))
+    await dispatcher.undo(call("ADD"))
+    assert len(world.links) == 1
+    await dispatcher.answer(call("DEL"), None)
+    await dispatcher.answer(call("ADD"), 5)
+    await dispatcher.undo(call("ADD"))
+    assert world.left() == {}
+
+
 def test_only_add_gives_way(dispatcher):
     assert dispatcher.gives_way(call("ADD"))
     assert not dispatcher.gives_way(call("DEL"))
