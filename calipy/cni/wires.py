@@ -91,7 +91,9 @@ class Wires:
             raise CniError(Code.KERNEL_REFUSED, f"{where} vanished while it was made", "somebody deletes it; try again")
         try:
             self._set_up_host(wiring, link.index, where)
-            return Connected(link.index, self._set_up_pod(wiring, namespace))
+            mac = self._set_up_pod(wiring, namespace)
+            _demand(self._socket, plans.host_neighbours(wiring, link.index, mac), where)
+            return Connected(link.index, mac)
         except BaseException:
             await self.remove(link.index)
             raise

@@ -141,6 +141,23 @@ def host_rise(wiring: Wiring, index: int) -> tuple[Message, ...]:
     return up, rt.add_address(gateway), rt.append_route(prefix)
 
 
+def host_neighbours(wiring: Wiring, index: int, mac: str) -> tuple[Message, ...]:
+    """The pod's addresses as permanent neighbours of the host's end: the first packet to it waits for no answer. `mac`
+    is the pod end's."""
+    return tuple(
+        rt.put_neighbour(
+            rt.Neighbour(
+                index=index,
+                family=SOCKET_FAMILIES[family_of(address)],
+                address=address,
+                mac=mac,
+                state=rt.NUD_PERMANENT,
+            )
+        )
+        for address in wiring.addresses
+    )
+
+
 def pod_sysctls(wiring: Wiring) -> tuple[Sysctl, ...]:
     """Settings in the pod's namespace. To be written while its link is down."""
     forward = "1" if wiring.forwarding else "0"

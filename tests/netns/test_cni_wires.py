@@ -191,6 +191,14 @@ def test_each_difference_is_found(node, pod):
         pod.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
 
 
+def test_the_host_knows_its_pod_without_asking(node, pod):
+    node.connect(PLAN, pod)
+    known = node.namespace.run("ip", "neigh", "show", "dev", "cali123", "nud", "permanent")
+    assert sorted(map(str.strip, known.splitlines())) == [
+        f"{address} lladdr 02:00:00:00:00:07 PERMANENT" for address in (V4, V6)
+    ]
+
+
 def test_an_interface_that_is_there_already(node, pod):
     pod.run("ip", "link", "add", "eth0", "type", "bridge")
     with pytest.raises(CniError, match=r"link cali123, its other end eth0 in the container: can't be made.*exists"):
