@@ -90,6 +90,15 @@ class Outbox:
                     return order
         return None
 
+    def farewells(self) -> tuple[Order, ...]:
+        """What peers that are to go must hear before ExaBGP lets go of them: under graceful restart it does so without
+        a word, and they would hold the routes for the restart time (RFC 4724 4.2)."""
+        return tuple(
+            Order(peer=address, session=peer.session, withdraw=tuple(sorted(peer.given)))
+            for address, peer in self._peers.items()
+            if peer.up and peer.given and not peer.wanted
+        )
+
     def deadline(self) -> float | None:
         """When something will be due; None = not before something happens."""
         waits = [peer.look_s for peer in self._peers.values() if peer.wanted and peer.up and peer.look_s < math.inf]

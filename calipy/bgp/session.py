@@ -55,6 +55,8 @@ TOLD_MOST_S = 60.0
 """So long after the start we wait for peers to tell all that they know."""
 _RELOAD_S = 1.0
 """A reload that ExaBGP drops, because updates were under way, succeeds after this time."""
+_SENT_S = 0.5
+"""By then ExaBGP has sent what it was told: it looks ten times a second."""
 _AGAIN_S = 1.0
 """Before a connection that is no good is given up: its successor may be no better."""
 _DEFAULT_HOLD_S = 90
@@ -419,7 +421,17 @@ class Session:
             log.error("BGP: ExaBGP is restarted")
             await channel.ask("shutdown")
 
+    async def _let_go(self, channel: Channel) -> None:
+        """Takes back what peers were told that the reload will end."""
+        farewells = self._outbox.farewells()
+        for order in farewells:
+            await self._send(channel, order)
+        if farewells:
+            # ExaBGP answers when it has queued a command; nothing tells when it has sent it.
+            await asyncio.sleep(_SENT_S)
+
     async def _reloaded(self, channel: Channel, placed: Configuration) -> bool:
+        await self._let_go(channel)
         for _ in range(2):
             await channel.ask("reload")
             if await self._runs_with(channel, placed):

@@ -224,7 +224,7 @@ async def test_a_pipe_that_stands_still_for_the_hold_time_moves_no_session_and_n
 # --- a Node goes ---
 
 
-async def test_the_routes_of_a_node_that_is_deleted_go_at_once_on_every_node(cluster):
+async def test_the_routes_of_a_node_that_is_deleted_go_at_once_everywhere(cluster):
     lab = await cluster()
     await a_pod_a_node(lab)
     await lab.told_all(*NODES)
@@ -233,4 +233,4 @@ async def test_the_routes_of_a_node_that_is_deleted_go_at_once_on_every_node(clu
         async with lab.store() as store:
             await store.delete(nodes.KIND, await store.get(nodes.KIND, "n3"))
         await seen.told(*(f"Deleted {block} " for block in blocks), within_s=HOLD_TIME_S - KEEPALIVE_S - 1)
-        await gone(lab, ("n1", "n2"), blocks)
+        await gone(lab, ("n1", "n2", "tor"), blocks)

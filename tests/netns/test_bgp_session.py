@@ -323,15 +323,14 @@ async def test_a_reload_adds_and_removes_a_peer_and_leaves_the_others_alone(lab:
     lab.me.peers(peer(ME, BIRD))
     await lab.watch.until(lambda: THEIRS not in lab.me.learned)
     await lab.watch.until(lambda: lab.exa.since(ME) is None)
-    assert MINE in lab.exa.learned, "the other side keeps a restarting node's routes"
+    await lab.watch.until(lambda: MINE not in lab.exa.learned)
 
     lab.me.peers()
     await lab.watch.until(lambda: not lab.me.learned)
     lab.me.peers(peer(ME, BIRD), peer(ME, EXA))
     await lab.watch.until(lambda: lab.me.learned.keys() == {THEIRS, BIRDS})
-    assert withdrawn(lab.exa.posts) == set()
+    assert withdrawn(lab.exa.posts) == {MINE}
     await lab.watch.until(lambda: lab.bird.routes == {MINE})
-    assert [change for change in lab.bird.changes if change.startswith("Deleted")] == []
     assert before[1] == lab.bird.changes[: len(before[1])]
     assert lab.me.log.count("ExaBGP is restarted") == 0
 
@@ -416,7 +415,8 @@ async def test_a_pipe_that_was_killed_loses_nothing(lab: Lab) -> None:
     await lab.watch.until(lambda: lab.me.learned.keys() == {THEIRS, "10.3.0.64/26"})
     assert lab.bird.session == before
     assert lab.bird.changes == changes
-    assert since == (lab.me.since(EXA), lab.me.since(BIRD))
+    # So young a session may be another: ExaBGP tells its age in whole seconds.
+    assert since == pytest.approx((lab.me.since(EXA), lab.me.since(BIRD)), abs=2)
     assert withdrawn(lab.me.posts[posts:]) == {BIRDS}
     lab.me.announce("10.1.0.64/26")
     await lab.watch.until(lambda: lab.bird.routes == {"10.1.0.64/26"})

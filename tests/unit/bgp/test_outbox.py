@@ -154,3 +154,17 @@ def test_a_peer_that_is_not_configured_is_told_nothing() -> None:
     order = outbox.next(0.0)
     assert order is not None
     assert order.end_of_rib
+
+
+def test_peers_that_are_to_go_hear_that_all_they_were_told_is_over() -> None:
+    outbox = Outbox()
+    outbox.want({"10.9.0.2": (), "10.9.0.3": ()})
+    for address in ("10.9.0.2", "10.9.0.3", "10.9.0.4"):
+        outbox.up(address, 0.0)
+        outbox.found(address, ["10.1.0.64/26", "10.1.0.0/26"])
+    outbox.want({"10.9.0.2": ()})
+    outbox.down("10.9.0.4")
+    (order,) = outbox.farewells()
+    assert (order.peer, order.withdraw, order.announce) == ("10.9.0.3", ("10.1.0.0/26", "10.1.0.64/26"), ())
+    outbox.landed(order, 1.0)
+    assert outbox.farewells() == ()
