@@ -291,17 +291,36 @@ class Process:
 
 
 async def end(identity: Identity) -> None:
-    """Kills a process and waits for its end, unless its id has come round."""
+    """Kills a process and waits for its end, unless its id has come round; and for that of the `unshare` around it."""
+    with contextlib.ExitStack() as opened:
+        process = _watched(identity.pid, opened)
+        if process is None or started(identity.pid) != identity.started:
+            return
+        around = _around(identity.pid)
+        holder = None if around is None else _watched(around, opened)
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        await readable(process)
+        if holder is not None:
+            await readable(holder)
+
+
+def _watched(pid: int, opened: contextlib.ExitStack) -> int | None:
     try:
-        descriptor = os.pidfd_open(identity.pid)
+        descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return None
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _around(pid: int) -> int | None:
+    """The `unshare` that forked a process and ends with it (proc(5), stat field 4)."""
     try:
-        if started(identity.pid) == identity.started:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            await readable(descriptor)
-    finally:
-        os.close(descriptor)
+        parent = int(Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        name = Path("/proc", str(parent), "comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return parent if name == "unshare" else None
 
 
 def _replace(path: Path, data: bytes) -> None:
