@@ -6,6 +6,7 @@ Rules have compilers of their own (`rules`); routes and tunnels are a change of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -13,8 +14,11 @@ from msgspec import Struct
 from calipy.felix.calc.change import Change, NodeState
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects, Owner
-from calipy.model.routes import Route, RouteKey
+from calipy.model.routes import NextHop, Route, RouteKey
 from calipy.model.tunnels import Tunnel
+
+_FEW = 1024
+"""So many different ways of routes are kept."""
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -141,16 +145,22 @@ def route_objects(route: Route | None) -> Objects:
     """The object of a route; nothing for one that is gone or waits."""
     if route is None or route.waits_for:
         return {}
-    ways = tuple(sorted(Way(hop.gateway or "", hop.index, hop.onlink) for hop in route.next_hops))
-    value = KernelRoute(
-        kind=route.kind,
-        ways=ways,
-        protocol=route.protocol,
-        scope=route.scope,
-        source=route.source or "",
-        mtu=route.mtu or 0,
-    )
+    value = _kernel_route(route.kind, route.next_hops, route.protocol, route.scope, route.source or "", route.mtu or 0)
     return {route_name(route.key): value}
+
+
+@lru_cache(_FEW)
+def _kernel_route(
+    kind: Literal["unicast", "blackhole"],
+    next_hops: tuple[NextHop, ...],
+    protocol: int,
+    scope: Literal["global", "link"],
+    source: str,
+    mtu: int,
+) -> KernelRoute:
+    """A node's many routes lead a few ways: they share their values."""
+    ways = tuple(sorted(Way(hop.gateway or "", hop.index, hop.onlink) for hop in next_hops))
+    return KernelRoute(kind=kind, ways=ways, protocol=protocol, scope=scope, source=source, mtu=mtu)
 
 
 def tunnel_objects(tunnel: Tunnel | None) -> Objects:

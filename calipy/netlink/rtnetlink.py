@@ -324,19 +324,20 @@ def _prefix(text: str) -> tuple[bytes, int]:
     return nla.pack_address(address), int(length)
 
 
-def put_route(route: Route) -> Message:
-    """Creates a route, or replaces that of the same table, prefix and metric."""
-    return Message(NEW_ROUTE, CREATE | REPLACE, _route(route))
+def put_route(route: Route, destination: str = "") -> Message:
+    """Creates a route, or replaces that of the same table, prefix and metric; `destination` in place of the route's
+    own, where many go the same way."""
+    return Message(NEW_ROUTE, CREATE | REPLACE, _route(route, destination or route.destination))
 
 
 def add_route(route: Route) -> Message:
     """Creates a route that must not be there yet (EEXIST)."""
-    return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route))
+    return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route, route.destination))
 
 
 def append_route(route: Route) -> Message:
     """Creates an IPv6 route besides those of the same prefix and metric through other links."""
-    return Message(NEW_ROUTE, CREATE | APPEND, _route(route))
+    return Message(NEW_ROUTE, CREATE | APPEND, _route(route, route.destination))
 
 
 def delete_route(route: Route) -> Message:
@@ -355,8 +356,8 @@ def dump_routes(family: Literal[4, 6] | int, table: int = 254) -> Message:
     return Message(GET_ROUTE, 0, header + nla.u32(15, table))
 
 
-def _route(route: Route) -> bytes:
-    packed, length = _prefix(route.destination)
+def _route(route: Route, destination: str) -> bytes:
+    packed, length = _prefix(destination)
     family = AF_INET if route.family == 4 else AF_INET6
     flags = _ONLINK if route.onlink else 0
     table = route.table if route.table < 256 else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -23,6 +24,8 @@ LEARNED_LEFTOVER = Owner("leftover", "bgp")
 """Owner of routes that BGP learned before this agent started: held until BGP has said what it knows."""
 _DEFAULT_METRIC_V6 = 1024
 _SLICE = 200
+_FEW = 1024
+"""So many different ways of routes are kept."""
 _GONE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENOENT})
 """A route that is to go and isn't there: link down or gone, the kernel was faster."""
 
@@ -43,7 +46,7 @@ class RoutesDriver:
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of a KernelRoute."""
-        return fingerprint(value)
+        return _fingerprint(value)
 
     def leftover(self, name: ObjectName) -> Owner:
         """Routes that BGP learned can be held apart from the rest."""
@@ -128,7 +131,8 @@ class RoutesDriver:
         key = route_key(op.name)
         if isinstance(op, Put):
             assert isinstance(op.value, KernelRoute)
-            return rtnetlink.put_route(netlink_route(key, op.value))
+            way = _pattern(op.value, key.table, key.metric, ":" in key.prefix)
+            return rtnetlink.put_route(way, key.prefix)
         return self._delete(op.name)
 
     def _delete(self, name: ObjectName) -> Message:
@@ -158,6 +162,15 @@ def kernel_route(route: rtnetlink.Route) -> KernelRoute:
         source=route.source or "",
         mtu=route.mtu or 0,
     )
+
+
+@lru_cache(_FEW)
+def _pattern(value: KernelRoute, table: int, metric: int, six: bool) -> rtnetlink.Route:
+    """The route to nowhere in particular that many of a node's routes have in common."""
+    return netlink_route(RouteKey(table, "::/0" if six else "0.0.0.0/0", metric), value)
+
+
+_fingerprint = lru_cache(_FEW)(fingerprint)
 
 
 def netlink_route(key: RouteKey, value: KernelRoute) -> rtnetlink.Route:
