@@ -37,7 +37,7 @@ from calipy.cni.server import Server
 from calipy.cni.sites import Site
 from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
-from calipy.datastore.stores import Conflict, NotFound, Store, StoreError
+from calipy.datastore.stores import Store, StoreError
 from calipy.explain import query
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import AddressGone, AddressSeen, Event, LinkSeen
@@ -50,6 +50,7 @@ from calipy.node import bootstrap, files, identity, mtu, tunnels
 from calipy.node.health import Address, Listener, health_application, metrics_application
 from calipy.resources import felix_configurations
 from calipy.resources.felix_configurations import Value, from_file, from_variables
+from calipy.resources.metadata import Refused
 from calipy.settings import Settings, read
 from calipy.telemetry import Health, Heartbeat, Metrics
 
@@ -313,7 +314,7 @@ class Agent:
                 )
                 await identity.annotate(store, self.settings.node, notes)
                 self._tell_mtu()
-            except (StoreError, IPAMError, Conflict, NotFound) as error:
+            except (StoreError, IPAMError, Refused) as error:
                 log.error("this node's blocks and tunnel addresses: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
