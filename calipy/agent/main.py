@@ -144,7 +144,7 @@ class Agent:
         figures.publish_kernel(self.metrics, self.dataplane, self.areas, self.endpoints)
         self.calculator.pulse.ended = self.metrics.calculation_time.observe
         self.engine.on_settings = self.live.take
-        self._told_mtu = 0
+        self._told_mtu, self._untold = 0, ""
         self.obstacle = "the agent is starting"
         self.health.ready["FelixStartup"] = lambda: self.obstacle
         self.repairs: Counter[str] = Counter()
@@ -349,11 +349,19 @@ class Agent:
     # --- small things ---
 
     def _tell_mtu(self) -> None:
-        """Writes the pods' MTU where Calico's tools look for it."""
+        """Writes the pods' MTU where Calico's tools look for it; where that can't be, pods are served none the less."""
         bytes_ = self.pod_mtu()
-        if bytes_ != self._told_mtu:
-            files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
-            self._told_mtu = bytes_
+        if bytes_ == self._told_mtu:
+            return
+        path = self.settings.state_folder / "mtu"
+        try:
+            files.put(path, f"{bytes_}\n")
+        except OSError as error:
+            if str(error) != self._untold:
+                log.error("%s can't be written: %s; it should say %d", path, error.strerror, bytes_)
+            self._untold = str(error)
+        else:
+            self._told_mtu, self._untold = bytes_, ""
 
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
