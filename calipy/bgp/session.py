@@ -49,7 +49,7 @@ from calipy.bgp.rib import Rib
 from calipy.bgp.sidecar import CONFIGURATION, pipe_command
 from calipy.bgp.standings import ESTABLISHED, Standing, Standings
 from calipy.model.routes import LearnedRoute
-from calipy.sockets import listen
+from calipy.sockets import accept, listen
 
 TOLD_MOST_S = 60.0
 """So long after the start we wait for peers to tell all that they know."""
@@ -210,12 +210,11 @@ class Session:
 
     async def _serve(self) -> None:
         """Takes the pipe's connections; the newest is the one that counts."""
-        loop = asyncio.get_running_loop()
         current: asyncio.Task[None] | None = None
         with contextlib.closing(listen(self._folder / SOCKET)) as listener:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    raw, _ = await loop.sock_accept(listener)
+                    raw = await accept(listener)
                     if current is not None:
                         current.cancel()
                         await asyncio.wait([current])
