@@ -49,11 +49,6 @@ def u8(kind: int, value: int) -> bytes:
     return attribute(kind, bytes((value,)))
 
 
-def u16(kind: int, value: int) -> bytes:
-    """16 bits, host order."""
-    return attribute(kind, _U16.pack(value))
-
-
 @lru_cache(_REMEMBERED)
 def u32(kind: int, value: int) -> bytes:
     """32 bits, host order."""
@@ -111,16 +106,6 @@ def attributes(data: Data) -> dict[int, memoryview]:
         found[kind & _TYPE_MASK] = view[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
-
-
-def as_u8(data: Data) -> int:
-    """8 bits."""
-    return data[0]
-
-
-def as_u16(data: Data) -> int:
-    """16 bits, host order."""
-    return int(_U16.unpack_from(data)[0])
 
 
 def as_u32(data: Data) -> int:
