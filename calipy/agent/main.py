@@ -37,7 +37,7 @@ from calipy.cni.server import Server
 from calipy.cni.sites import Site
 from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
-from calipy.datastore.stores import Conflict, NotFound, Store, StoreError
+from calipy.datastore.stores import Store, StoreError
 from calipy.explain import query
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import AddressGone, AddressSeen, Event, LinkSeen
@@ -50,6 +50,7 @@ from calipy.node import bootstrap, files, identity, mtu, tunnels
 from calipy.node.health import Address, Listener, health_application, metrics_application
 from calipy.resources import felix_configurations
 from calipy.resources.felix_configurations import Value, from_file, from_variables
+from calipy.resources.metadata import Refused
 from calipy.settings import Settings, read
 from calipy.telemetry import Health, Heartbeat, Metrics
 
@@ -143,7 +144,7 @@ class Agent:
         figures.publish_kernel(self.metrics, self.dataplane, self.areas, self.endpoints)
         self.calculator.pulse.ended = self.metrics.calculation_time.observe
         self.engine.on_settings = self.live.take
-        self._told_mtu = 0
+        self._told_mtu, self._untold = 0, ""
         self.obstacle = "the agent is starting"
         self.health.ready["FelixStartup"] = lambda: self.obstacle
         self.repairs: Counter[str] = Counter()
@@ -313,7 +314,7 @@ class Agent:
                 )
                 await identity.annotate(store, self.settings.node, notes)
                 self._tell_mtu()
-            except (StoreError, IPAMError, Conflict, NotFound) as error:
+            except (StoreError, IPAMError, Refused) as error:
                 log.error("this node's blocks and tunnel addresses: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
@@ -348,11 +349,19 @@ class Agent:
     # --- small things ---
 
     def _tell_mtu(self) -> None:
-        """Writes the pods' MTU where Calico's tools look for it."""
+        """Writes the pods' MTU where Calico's tools look for it; where that can't be, pods are served none the less."""
         bytes_ = self.pod_mtu()
-        if bytes_ != self._told_mtu:
-            files.put(self.settings.state_folder / "mtu", f"{bytes_}\n")
-            self._told_mtu = bytes_
+        if bytes_ == self._told_mtu:
+            return
+        path = self.settings.state_folder / "mtu"
+        try:
+            files.put(path, f"{bytes_}\n")
+        except OSError as error:
+            if str(error) != self._untold:
+                log.error("%s can't be written: %s; it should say %d", path, error.strerror, bytes_)
+            self._untold = str(error)
+        else:
+            self._told_mtu, self._untold = bytes_, ""
 
     def pod_mtu(self) -> int:
         """The MTU that pods get."""

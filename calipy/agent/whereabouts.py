@@ -14,6 +14,7 @@ from calipy.model.links import Link, LinkAddress
 from calipy.node import bootstrap, identity
 from calipy.node.addresses import Evidence, NoAddress, choose, source_towards
 from calipy.resources import nodes
+from calipy.resources.metadata import Refused
 from calipy.resources.nodes import Node
 from calipy.settings import Autodetection, Settings
 
@@ -59,7 +60,7 @@ class Whereabouts:
                 number = self._settings.as_number  # where none is given, the annotation is the operator's
                 await self._settle({nodes.AS_NUMBER: number} if number else {})
                 return
-            except (StoreError, NoAddress) as error:
+            except (StoreError, Refused, NoAddress) as error:
                 self._complain(str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), _RETRY_S)
@@ -73,7 +74,7 @@ class Whereabouts:
                 await self._settle({})
             except NoAddress as error:
                 self._complain(f"{error}; the last one stays")
-            except StoreError as error:
+            except (StoreError, Refused) as error:
                 self._complain(str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._moved.wait(), _RETRY_S)

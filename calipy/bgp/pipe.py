@@ -74,11 +74,19 @@ class Pipe:
         poller.register(self._source, select.POLLIN)
         if self._to_exabgp:
             poller.register(self._sink, select.POLLOUT)
+        room = False
         if self._agent is not None:
             room = self._open and len(self._to_exabgp) < _TO_EXABGP_MOST
             poller.register(self._agent, (select.POLLIN if room else 0) | (select.POLLOUT if self._to_agent else 0))
         wake_s = self._ask_s if self._agent is not None else min(self._ask_s, self._connect_s)
-        poller.poll(max(0.0, wake_s - time.monotonic()) * 1000)
+        told = dict(poller.poll(max(0.0, wake_s - time.monotonic()) * 1000))
+        if (
+            self._agent is not None
+            and not room
+            and told.get(self._agent.fileno(), 0) & (select.POLLHUP | select.POLLERR)
+        ):
+            # poll would tell of it again and again, for as long as ExaBGP takes nothing.
+            self._lose("went away")
         try:
             if not self._listen_to_exabgp():
                 return False

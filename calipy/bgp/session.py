@@ -49,7 +49,7 @@ from calipy.bgp.rib import Rib
 from calipy.bgp.sidecar import CONFIGURATION, pipe_command
 from calipy.bgp.standings import ESTABLISHED, Standing, Standings
 from calipy.model.routes import LearnedRoute
-from calipy.sockets import listen
+from calipy.sockets import accept, listen
 
 TOLD_MOST_S = 60.0
 """So long after the start we wait for peers to tell all that they know."""
@@ -59,6 +59,7 @@ _SENT_S = 0.5
 """By then ExaBGP has sent what it was told: it looks ten times a second."""
 _AGAIN_S = 1.0
 """Before a connection that is no good is given up: its successor may be no better."""
+_PLACE_AGAIN_S, _PLACE_AGAIN_MOST_S = 1.0, 300.0
 _DEFAULT_HOLD_S = 90
 _MARK = re.compile(r' ([0-9a-f]{16})";')
 log = logging.getLogger("calipy.bgp")
@@ -118,8 +119,10 @@ class Session:
             # What a peer said while nobody asked for it is heard again only if ExaBGP is asked.
             self._asks_again = self._asks_again or bool(added & self._standings.up())
             self._meant = meant
+            self._opened &= {peer.address for peer in topology.peers}
             self._moved |= self._rib.configure(topology, time.monotonic())
             self._render.set()
+            self._tick.set()
         self._outbox.want({peer.address: announcements.get(peer.name, ()) for peer in topology.peers})
         self._wake.set()
         self._post()
@@ -165,20 +168,26 @@ class Session:
     # --- the file ---
 
     async def _place(self) -> None:
-        """Keeps the file as it is meant to be."""
+        """Keeps the file as it is meant to be. What can't be put in place is tried again, ever less often: a disk that
+        is full, or a node too busy to have the file checked in time, tells nobody when it no longer is."""
+        failures = 0
+        again_s: float | None = None
         while True:
-            await self._render.wait()
-            self._render.clear()
+            await self._until(self._render, again_s)
+            again_s = None
             if self._meant is None:
                 continue
-            topology, passwords = self._meant
+            (topology, passwords), path = self._meant, self._folder / CONFIGURATION
             try:
                 mark = await self._put(topology, passwords)
             except (installation.Rejected, exabgp_config.ConfigError, OSError) as error:
-                self._unplaced = f"{self._folder / CONFIGURATION}: {error}; the last good one stays in force"
-                log.error("BGP: %s", self._unplaced)
+                former, self._unplaced = self._unplaced, f"{path}: {error}; the last good one stays in force"
+                if self._unplaced != former:
+                    log.error("BGP: %s", self._unplaced)
+                again_s = time.monotonic() + min(_PLACE_AGAIN_S * 2.0**failures, _PLACE_AGAIN_MOST_S)
+                failures = min(failures + 1, 16)
             else:
-                self._unplaced = ""
+                self._unplaced, failures = "", 0
                 self._placed = Configuration(topology=topology, passwords=passwords, mark=mark)
                 self._wake.set()
             self._notify()
@@ -188,7 +197,7 @@ class Session:
         OSError."""
         path = self._folder / CONFIGURATION
         run = pipe_command(self._folder, _shortest_hold(topology))
-        former = path.read_text(encoding="utf-8") if path.exists() else ""
+        former = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         found = _MARK.search(former)
         if found and exabgp_config.render(topology, passwords, run, found[1]) == former:
             return found[1]
@@ -201,12 +210,11 @@ class Session:
 
     async def _serve(self) -> None:
         """Takes the pipe's connections; the newest is the one that counts."""
-        loop = asyncio.get_running_loop()
         current: asyncio.Task[None] | None = None
         with contextlib.closing(listen(self._folder / SOCKET)) as listener:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    raw, _ = await loop.sock_accept(listener)
+                    raw = await accept(listener)
                     if current is not None:
                         current.cancel()
                         await asyncio.wait([current])

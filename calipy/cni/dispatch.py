@@ -15,6 +15,7 @@ from calipy.cni.removals import Removals
 from calipy.cni.server import Answer, Call
 from calipy.cni.sites import Site
 from calipy.datastore.stores import StoreError, Unavailable
+from calipy.resources.metadata import Refused
 
 Observe = Callable[[str, str, float], None]
 """Hears of each answer: verb, code ("0" = success), seconds."""
@@ -97,7 +98,7 @@ def understandable(problem: Exception) -> CniError:
             return problem
         case Unavailable():
             return CniError(Code.TRY_AGAIN, f"the store is away: {problem}", "try again later")
-        case StoreError():
+        case StoreError() | Refused():
             return CniError(Code.STORE_REFUSED, f"the store refuses: {problem}", "the agent's log says more")
         case OSError():
             log.error("a CNI request met an error of the system", exc_info=problem)

@@ -42,8 +42,9 @@ class AllocatedAddresses:
             await self._allocator.release(handle)
 
     async def addresses_of(self, handle: str) -> tuple[str, ...]:
-        """A handle's addresses. Raises StoreError."""
-        return await self._allocator.addresses_of(handle)
+        """A handle's addresses. Raises StoreError, CniError 100."""
+        with _explained():
+            return await self._allocator.addresses_of(handle)
 
     async def _draw_these(self, demand: Demand) -> tuple[Drawn, ...]:
         drawn: list[Drawn] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 EVERY_S = 5.0
 """How often the file is rewritten while the agent can serve ADD."""
+log = logging.getLogger("calipy.cni.readiness")
 
 
 def line(now_s: float, grace_s: float) -> str:
@@ -27,8 +29,15 @@ def write(path: Path, now_s: float, grace_s: float) -> None:
 
 async def keep(path: Path, obstacle: Callable[[], str], grace_s: float, every_s: float = EVERY_S) -> None:
     """Rewrites the file without end, as long as `obstacle` names no reason why ADD can't be served. While it does, the
-    file grows old; it goes on telling when the agent was last ready."""
+    file grows old; it goes on telling when the agent was last ready. So it does where it can't be written."""
+    told = ""
     while True:
         if not obstacle():
-            write(path, time.clock_gettime(time.CLOCK_BOOTTIME), grace_s)
+            try:
+                write(path, time.clock_gettime(time.CLOCK_BOOTTIME), grace_s)
+                told = ""
+            except OSError as error:
+                if str(error) != told:
+                    log.error("%s can't be written: %s; until it can, STATUS will say not ready", path, error)
+                told = str(error)
         await asyncio.sleep(every_s)

@@ -15,6 +15,7 @@ from calipy.cni.inputs import AttachmentName
 from calipy.cni.protocol import Request
 from calipy.cni.sites import Site, pod_of
 from calipy.datastore.stores import StoreError
+from calipy.resources.metadata import Refused
 
 log = logging.getLogger("calipy.cni.removals")
 
@@ -62,13 +63,13 @@ class Removals:
 
     async def take_back(self, attachment: Attachment) -> None:
         """Takes an attachment back; the caller has its turn. Raises CniError and OSError with the record kept, so that
-        it can be done again; where the store is away the release is put off."""
+        it can be done again; where the store is away, or what it has can't be read, the release is put off."""
         self._site.told_again.discard(attachment.key)
         self._note(attachment)
         await self._detach(attachment)
         try:
             await self._release(attachment)
-        except StoreError as error:
+        except (StoreError, Refused) as error:
             log.warning("addresses of container %s are released later: %s", attachment.container_id, error)
             await self._site.attachments.put_durably(leaving(attachment))
             self.put_off.set()
@@ -108,16 +109,16 @@ class Removals:
 
     async def collect(self, request: Request, *, dry_run: bool) -> tuple[Attachment, ...]:
         """GC: takes back this network's attachments that aren't in the runtime's list, but none whose ADD is in
-        flight; gives those taken back. `dry_run`: only gives them. Raises CniError for the first that can't go, after
-        all others."""
+        flight; gives those taken back. `dry_run`: only gives them. Raises CniError or OSError for the first that
+        can't go, after all others."""
         stale = tuple(entry for entry in self._site.attachments if self._is_stale(entry, request))
         if dry_run:
             return stale
-        failures: list[CniError] = []
+        failures: list[CniError | OSError] = []
         for entry in stale:
             try:
                 await self._in_turn(entry)
-            except CniError as error:
+            except (CniError, OSError) as error:
                 failures.append(error)
         if failures:
             raise failures[0]
@@ -133,8 +134,11 @@ class Removals:
             if entry.state != "attached" and entry.key not in self._site.adding:
                 try:
                     await self._in_turn(entry)
-                except (CniError, OSError) as error:
-                    log.warning("container %s is not wholly taken back: %s", entry.container_id, error)
+                except Exception as error:
+                    # One container's misfortune is not that of the others, nor the agent's.
+                    foreseen = isinstance(error, CniError | OSError)
+                    message = "container %s is not wholly taken back: %s"
+                    log.warning(message, entry.container_id, error, exc_info=not foreseen)
         return sum(entry.state != "attached" and entry.key not in self._site.adding for entry in self._site.attachments)
 
     async def _in_turn(self, entry: Attachment, *, unless_told: bool = False) -> None:

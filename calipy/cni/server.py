@@ -22,7 +22,7 @@ from msgspec import Struct
 from calipy.cni.errors import CniError, Code
 from calipy.cni.protocol import NEWEST
 from calipy.cni.results import render_error
-from calipy.sockets import listen
+from calipy.sockets import accept, listen
 
 AT_WORK_MOST = 32
 """So many requests are worked on at once; the rest queue."""
@@ -100,8 +100,7 @@ class Server:
             try:
                 async with asyncio.TaskGroup() as group:
                     while True:
-                        raw, _ = await loop.sock_accept(listener)
-                        raw.setblocking(False)
+                        raw = await accept(listener)
                         connection = Connection(raw)
                         self._connections[raw.fileno()] = connection
                         # No event asked for: hang-ups and errors are always told (epoll_ctl(2)).

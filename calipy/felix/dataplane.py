@@ -51,7 +51,8 @@ class Area:
         """True until the kernel has been read: nothing is written before, for the last answer was not as believed."""
         self.next_read = 0.0
         """Not before this time of the loop's clock."""
-        self.reading = False
+        self.busy = False
+        """True while the kernel is read, or written on the kernel thread: what vanishes meanwhile isn't known yet."""
         self.repairs = 0
         """Reads after the first that found what others had changed, and losses that the kernel told of."""
         self.writes = 0
@@ -147,10 +148,11 @@ class Dataplane:
         wanted = [name for name in names if area.ledger.wants(name)]
         for name in wanted:
             area.ledger.vanished(name)
-        if wanted and area.reading:
-            area.stale = "something vanished while it was read"
+        if area.busy:
+            area.stale = "something may have vanished while it was read or written"
         if wanted:
             self._repaired(area, f"{len(wanted)} vanished, {wanted[0].name} first")
+        if wanted or area.busy:
             self._wake.set()
 
     def hold(self, owner: Owner, reason: str) -> None:
@@ -255,7 +257,7 @@ class Dataplane:
         log.debug("%s: reading the kernel: %s", area.driver.name, reason)
         believed = {op.name for op in area.ledger.pending()}
         found: Mapping[ObjectName, bytes] = {}
-        area.reading = True
+        area.busy = True
         try:
             for step in area.driver.read():
                 if step is None:
@@ -264,11 +266,13 @@ class Dataplane:
                     found = step
         except OSError as error:
             log.error("%s: the kernel can't be read: %s; trying again", area.driver.name, error)
-            area.stale, area.distrusted, area.reading = reason, True, False
+            area.stale, area.distrusted = reason, True
             self._later(RESYNC_EVERY_S, self._wake.set)
             return
+        finally:
+            area.busy = False
         area.ledger.found(found, area.driver.leftover)
-        area.reads, area.distrusted, area.reading = area.reads + 1, False, False
+        area.reads, area.distrusted = area.reads + 1, False
         foreign = {op.name for op in area.ledger.pending()} - believed
         if area.reads > 1 and foreign:
             first = min(foreign)
@@ -282,12 +286,15 @@ class Dataplane:
     async def _write(self, area: Area, ops: tuple[Op, ...]) -> Outcome:
         area.writes += 1
         area.operations += len(ops)
+        area.busy = True
         try:
             if len(ops) <= INLINE_OPERATIONS:
                 return area.driver.apply(ops)
             return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
         except OSError as error:
             return Outcome(resync=f"the kernel's answer is lost: {error}")
+        finally:
+            area.busy = False
 
     # --- refusals ---
 

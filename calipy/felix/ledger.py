@@ -107,11 +107,6 @@ class Ledger:
         self._actual.pop(name, None)
         self._settle(name)
 
-    def appeared(self, name: ObjectName, fingerprint: bytes) -> None:
-        """Someone else has written an object, or changed one."""
-        self._actual[name] = fingerprint
-        self._settle(name)
-
     def wants(self, name: ObjectName) -> bool:
         """True if someone wants the object and the kernel is believed to hold it."""
         return name in self._wanted and name in self._actual

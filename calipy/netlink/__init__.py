@@ -1,5 +1,5 @@
 """A codec for the netlink messages that are sent often, and the socket that carries them.
 
 Here: attributes, messages, and for each family the builders and parsers that CalIPy needs; bytes in, values out.
-Not here: what a chain or a route is for, who owns it, when to write. Rare messages go by pyroute2 elsewhere.
+Not here: what a chain or a route is for, who owns it, when to write.
 """

@@ -13,7 +13,6 @@ NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 
-_U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
 _U64 = struct.Struct("=Q")
@@ -47,11 +46,6 @@ def string(kind: int, text: str) -> bytes:
 def u8(kind: int, value: int) -> bytes:
     """8 bits."""
     return attribute(kind, bytes((value,)))
-
-
-def u16(kind: int, value: int) -> bytes:
-    """16 bits, host order."""
-    return attribute(kind, _U16.pack(value))
 
 
 @lru_cache(_REMEMBERED)
@@ -111,16 +105,6 @@ def attributes(data: Data) -> dict[int, memoryview]:
         found[kind & _TYPE_MASK] = view[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
-
-
-def as_u8(data: Data) -> int:
-    """8 bits."""
-    return data[0]
-
-
-def as_u16(data: Data) -> int:
-    """16 bits, host order."""
-    return int(_U16.unpack_from(data)[0])
 
 
 def as_u32(data: Data) -> int:

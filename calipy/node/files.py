@@ -8,7 +8,7 @@ from pathlib import Path
 
 def put(path: Path, text: str, mode: int = 0o644) -> None:
     """Replaces a file by `text`, whole or not at all, even across a power cut; nothing where it is so already."""
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")

@@ -547,3 +547,18 @@ async def test_exabgp_that_takes_no_file_any_more_is_restarted(lab: Lab) -> None
     await lab.watch.until(lambda: lab.me.since(EXA) and lab.me.since(BIRD) and not lab.me.session.problem)
     assert withdrawn(lab.me.posts) == withdrawn(lab.exa.posts) == set()
     assert lab.bird.routes == {MINE}
+
+
+async def test_a_file_that_can_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "exabgp.conf.new").mkdir()
+    watch = Watch()
+    session = Session(tmp_path, lambda routes: None, lambda: None)
+    session.listen(watch.tell)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(session.run())
+        session.configure(Topology(node="me", router_id=ME), {}, {})
+        await watch.until(lambda: "the last good one stays in force" in session.problem)
+        (tmp_path / "exabgp.conf.new").rmdir()
+        await watch.until(lambda: not session.problem)
+        assert (tmp_path / "exabgp.conf").is_file()
+        task.cancel()

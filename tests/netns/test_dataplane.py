@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from calipy.felix.dataplane import Area, Dataplane, Refused
 from calipy.felix.drivers.links import LinksDriver
 from calipy.felix.drivers.nftables import NftablesDriver
 from calipy.felix.drivers.routes import RoutesDriver
+from calipy.felix.objects import Op, Outcome
 from calipy.felix.plans import RoutePlanner, TunnelPlanner, route_owner
 from calipy.felix.rules.compile import STATIC, RulesPlanner, endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
@@ -166,6 +168,47 @@ async def test_what_others_delete_comes_back(nodes: Any, namespaces: Any) -> Non
     assert "10.2.0.0/26" in host.run("ip", "route")
     assert host.run("nft", "flush", "ruleset") == ""
     assert "cali-from-wl-dispatch" in host.run("nft", "list", "ruleset")
+
+
+class Flapping(RoutesDriver):
+    """Routes of which one vanishes between its writing and the end of the batch, as when its link goes down and up."""
+
+    flap: Callable[[], None] | None = None
+
+    def apply(self, ops: tuple[Op, ...]) -> Outcome:
+        outcome = super().apply(ops)
+        if self.flap is not None:
+            self.flap()
+            self.flap = None
+        return outcome
+
+
+async def test_a_route_that_vanishes_while_a_batch_is_written_comes_back(namespaces: Any) -> None:
+    host, loop = namespaces("host"), asyncio.get_running_loop()
+    routes = {f"10.2.{number}.0/24" for number in range(256)} | {"10.3.0.0/24"}
+    wanted = state(routes=tuple(Route(prefix=route, origin=Origin("block"), kind="blackhole") for route in routes))
+    told = threading.Event()
+    with NetlinkSocket.open(ROUTE, namespace=host.fd) as socket, ThreadPoolExecutor(1, "kernel") as thread:
+        driver = Flapping(socket)
+        dataplane = Dataplane([Area(driver, RoutePlanner())], thread)
+
+        def tell() -> None:
+            dataplane.vanished("routes", driver.over(7))
+            told.set()
+
+        def flap() -> None:
+            host.run("ip", "route", "del", "blackhole", "10.2.9.0/24")
+            loop.call_soon_threadsafe(tell)
+            told.wait(5)
+
+        driver.flap = flap
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(dataplane.run())
+            dataplane.submit(everything(wanted))
+            await asyncio.wait_for(dataplane.idle(), 10)
+            running.cancel()
+        assert told.is_set()
+        assert set(host.run("ip", "route").split()) >= routes
 
 
 async def test_a_set_that_turns_from_addresses_to_prefixes_moves_with_its_users(nodes: Any, namespaces: Any) -> None:

@@ -44,6 +44,8 @@ _GROUPS = (
 )
 _SLICE = 200
 """Events between two points at which the first reading may pause."""
+_AGAIN_S = 0.5
+"""After a reading that the kernel broke off, until the next attempt: nobody tells when it lets us."""
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
 
 _ALL_LINKS = -1
@@ -97,7 +99,9 @@ class Monitor:
         devices: OwnDevices,
         settings: FelixSettings,
         namespace: int | None = None,
+        reader: NetlinkSocket | None = None,
     ) -> None:
+        """`reader` is the socket for readings, None = one of its own; it is closed with the others."""
         self._post = post
         self._notice = notice
         self._losses = losses
@@ -105,7 +109,7 @@ class Monitor:
         self._prefixes = settings.interface_prefixes
         self.remove_external_routes = settings.remove_external_routes
         self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
-        self._reader = NetlinkSocket.open(ROUTE, namespace=namespace)
+        self._reader = reader or NetlinkSocket.open(ROUTE, namespace=namespace)
         self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
         self.own_ports: set[int] = {0}
         """Netlink ports whose changes of routes, neighbours and tables are no news; 0 is the kernel's own doing."""
@@ -117,6 +121,9 @@ class Monitor:
         self._foreign_moved = False
         self._reread = False
         """True where the kernel may have dropped foreign routes without a word."""
+        self._lost = False
+        """True where notifications were lost, and links, addresses and routes are not yet read anew."""
+        self._again: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Reads links, addresses and routes, posts them, and goes on with notifications; what comes meanwhile waits."""
@@ -142,6 +149,8 @@ class Monitor:
     def close(self) -> None:
         """Stops listening."""
         loop = asyncio.get_event_loop()
+        if self._again is not None:
+            self._again.cancel()
         for socket in (self._route, self._netfilter):
             loop.remove_reader(socket.fileno())
             socket.close()
@@ -164,31 +173,53 @@ class Monitor:
         yield self._read_routes()
 
     def _read_routes(self) -> ForeignRoutesRead:
-        self._foreign, self._foreign_moved, self._reread = {}, False, False
+        found: dict[tuple[str, int], ForeignRoute] = {}
         for family in (4, 6):
             for body in self._reader.dump(rtnetlink.dump_routes(family, MAIN_TABLE)):
                 route = rtnetlink.parse_route(body)
                 if self._is_foreign(route):
-                    self._foreign[route.destination, route.metric] = _foreign(route)
+                    found[route.destination, route.metric] = _foreign(route)
+        self._foreign, self._foreign_moved, self._reread = found, False, False
         return ForeignRoutesRead(frozenset(self._foreign.values()))
 
     # --- notifications ---
 
     def _on_route(self) -> None:
+        events: list[Event] = []
         try:
-            packets = self._route.receive()
+            for packet in self._route.receive():
+                events += self._events(packet)
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
             self._route.discard()
-            self._post(list(self._read()))
+            self._lost = True
             for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
-            return
-        events = [event for packet in packets for event in self._events(packet)]
-        if self._reread or self._foreign_moved:
-            events.append(self._read_routes() if self._reread else ForeignRoutesRead(frozenset(self._foreign.values())))
+        self._catch_up(events)
+
+    def _catch_up(self, events: list[Event]) -> None:
+        """Posts events, and what is to be read besides; what can't be read now is read in a moment."""
+        try:
+            for event in self._unread():
+                events.append(event)
+        except OSError as error:
+            log.warning("links, addresses and routes can't be read: %s; trying again", error)
+            if self._again is not None:
+                self._again.cancel()
+            self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._catch_up, [])
         if events:
             self._post(events)
+
+    def _unread(self) -> Iterator[Event]:
+        """What notifications don't tell."""
+        if self._lost:
+            yield from self._read()
+            self._lost = False
+        elif self._reread:
+            yield self._read_routes()
+        elif self._foreign_moved:
+            self._foreign_moved = False
+            yield ForeignRoutesRead(frozenset(self._foreign.values()))
 
     def _events(self, packet: Packet) -> Iterator[Event]:
         match packet.kind:

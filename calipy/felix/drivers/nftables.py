@@ -26,6 +26,8 @@ _PUT_RANKS = {"set": 0, "chain": 1, "element": 2}
 _DELETE_RANKS = {"element": 3, "chain": 4, "set": 5}
 _TYPES = {"interfaces": (41, 16), 4: (7, 4), 6: (8, 16)}
 """nft's numbers of its types ifname, ipv4_addr, ipv6_addr, and their sizes."""
+_STRANGE = b"strange"
+"""Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
 
 
@@ -120,7 +122,8 @@ class NftablesDriver:
             yield None
         for count, body in enumerate(bodies):
             record = nft.parse_rule(body)
-            rules[record.chain].append(dialect.fingerprint_of(record.user_data))
+            if record.chain in rules:  # else it was made since the chains were read: a notice tells of it
+                rules[record.chain].append(dialect.fingerprint_of(record.user_data))
             if count % _SLICE == _SLICE - 1:
                 yield None
         for name, prints in rules.items():
@@ -131,6 +134,9 @@ class NftablesDriver:
 
     def _read_set(self, record: nft.SetRecord, found: dict[ObjectName, bytes]) -> Iterator[None]:
         spec = _spec(record)
+        if spec is None:  # its elements go with it
+            found[ObjectName("set", record.name)] = _STRANGE
+            return
         self._specs[record.name] = spec
         found[ObjectName("set", record.name)] = fingerprint(spec)
         bodies: list[memoryview] = []
@@ -263,7 +269,7 @@ def _netlink_hook(hook: Hook | None) -> nft.Hook | None:
 def _hook(hook: nft.Hook | None) -> Hook | None:
     if hook is None:
         return None
-    name = next(name for name, number in nft.HOOKS.items() if number == hook.number)
+    name = next((name for name, number in nft.HOOKS.items() if number == hook.number), f"hook {hook.number}")
     return Hook(type=hook.type, hook=name, priority=hook.priority)  # type: ignore[arg-type]
 
 
@@ -290,10 +296,14 @@ def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
     return known.get(verdict.code)
 
 
-def _spec(record: nft.SetRecord) -> SetSpec:
+def _spec(record: nft.SetRecord) -> SetSpec | None:
+    """None for a key that no set or map of ours has."""
+    key = (record.key_type, record.key_length)
     if record.flags & nft.SET_MAP:
-        return SetSpec("interfaces")
-    family = 4 if record.key_length == 4 else 6
+        return SetSpec("interfaces") if key == _TYPES["interfaces"] else None
+    family = next((family for family in (4, 6) if _TYPES[family] == key), None)
+    if family is None:
+        return None
     return SetSpec("prefixes" if record.flags & nft.SET_INTERVAL else "addresses", family)
 
 

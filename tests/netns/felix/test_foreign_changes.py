@@ -106,6 +106,9 @@ async def test_nobody_else_can_touch_a_table_that_is_owned(felix: Any, namespace
         "add rule inet calipy filter-FORWARD accept",
         'delete element inet calipy cali-from-wl-dispatch-map { "calia" }',
         "add chain inet calipy strange",
+        "add chain inet calipy strange { type filter hook ingress device lo priority 0; }",
+        "add set inet calipy strange { type ipv4_addr . inet_service; elements = { 192.0.2.1 . 80 } ; }",
+        "add map inet calipy strange { type ipv4_addr : ipv4_addr; elements = { 192.0.2.1 : 192.0.2.2 } ; }",
         "add element inet calipy cali40-all-hosts-net { 192.0.2.1 }",
     ],
 )

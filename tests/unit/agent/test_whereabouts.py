@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,20 @@ async def test_can_reach_asks_the_kernel(case: Callable[..., Case]) -> None:
     found = case(Host("127.0.0.1/8", "10.9.0.11/24"), IP_AUTODETECTION_METHOD="can-reach=127.0.0.1")
     await found.node.introduce()
     assert await found.notes() == {"IPv4Address": "127.0.0.1/8"}
+
+
+async def test_a_node_object_that_can_not_be_read_is_told_and_waited_for(
+    case: Callable[..., Case], tmp_path: Path
+) -> None:
+    found = case(Host("10.9.0.11/24"))
+    await identity.ensure(found.store, "n1")
+    with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as other:
+        (right,) = other.execute("SELECT text FROM objects WHERE kind = 'Node'").fetchone()
+        other.execute("UPDATE objects SET text = '{\"spec\": 7}' WHERE kind = 'Node'")
+        async with running(found.node.introduce) as introduced:
+            await until(lambda: found.node.problem)
+            assert found.node.problem.startswith("Node/n1 is refused: ")
+            other.execute("UPDATE objects SET text = ? WHERE kind = 'Node'", (right,))
+            found.node.moved()
+            await asyncio.wait_for(introduced, 10)
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}

@@ -105,6 +105,12 @@ def test_an_answer_to_an_earlier_connection_reaches_no_later_one(ends: Ends) -> 
     ends.commands(b"announce two\n")
 
 
+def test_an_agent_that_goes_before_exabgp_answers_is_let_go(ends: Ends) -> None:
+    ends.accept().close()
+    ends.accept()
+    ends.commands(b"version\n", b"reset\nversion\n", b"reset\nversion\n")
+
+
 def test_exabgp_is_read_without_an_agent_and_past_one_that_does_not_read(ends: Ends) -> None:
     ends.opened()
     ends.say(NEWS * ((20 << 20) // len(NEWS)))

@@ -8,6 +8,7 @@ from calipy.cni.dispatch import Dispatcher, understandable
 from calipy.cni.errors import CniError, Code
 from calipy.cni.server import Call
 from calipy.datastore.stores import Conflict, Unavailable
+from calipy.resources.metadata import Refused
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ async def test_what_nobody_foresaw(world, dispatcher, seen, caplog):
         (CniError(Code.DIFFERS, "x"), 101),
         (Unavailable("locked"), 11),
         (Conflict("changed"), 103),
+        (Refused("Pod/shop/1", ()), 103),
         (OSError(28, "No space left on device", "/x"), 5),
         (ValueError("x"), 999),
     ],

@@ -35,3 +35,21 @@ async def test_it_is_kept_while_nothing_stands_in_the_way(tmp_path):
     seconds, grace = map(float, path.read_text().split())
     assert before - 0.001 <= seconds <= time.clock_gettime(time.CLOCK_BOOTTIME) + 0.001
     assert grace == 60
+
+
+async def test_a_file_that_can_not_be_written_is_told_once_and_tried_again(tmp_path, caplog):
+    folder, asked = tmp_path / "run", asyncio.Queue()
+    folder.write_text("in the way")
+
+    def obstacle():
+        asked.put_nowait((folder / "ready").exists())
+        return ""
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keep(folder / "ready", obstacle, 60.0, every_s=0))
+        assert [await asked.get() for _ in range(3)] == [False] * 3
+        folder.unlink()
+        assert [await asked.get() for _ in range(2)][-1]
+        task.cancel()
+    assert len(caplog.records) == 1
+    assert "until it can, STATUS will say not ready" in caplog.text

@@ -10,6 +10,7 @@ from msgspec import structs
 from calipy.cni.attachments import Attachment
 from calipy.cni.errors import CniError, Code
 from calipy.datastore.stores import StoreError, Unavailable
+from calipy.resources.metadata import Refused
 
 
 @pytest.mark.parametrize("netns", ["", "/run/netns/c1"])
@@ -65,7 +66,7 @@ async def test_a_failure_keeps_the_address(world, step):
     assert world.left() == {}
 
 
-@pytest.mark.parametrize("problem", [Unavailable("away"), StoreError("forbidden")])
+@pytest.mark.parametrize("problem", [Unavailable("away"), StoreError("forbidden"), Refused("Pod/x", ())])
 @pytest.mark.parametrize("step", ["blank", "release", "release!"])
 async def test_a_release_is_put_off(world, step, problem):
     await world.add()
@@ -161,14 +162,28 @@ async def test_collect_leaves_an_add_in_flight_alone(world):
     assert len(world.links) == 1
 
 
-async def test_collect_goes_on_after_a_failure(world):
+@pytest.mark.parametrize("problem", [CniError(Code.KERNEL_REFUSED, "no"), OSError(28, "no")])
+async def test_collect_goes_on_after_a_failure(world, problem):
     await world.add("c1", pod="shop/1")
     await world.add("c2", pod="shop/2")
-    world.breaks["link out"] = CniError(Code.KERNEL_REFUSED, "no")
-    with pytest.raises(CniError, match="no"):
+    world.breaks["link out"] = problem
+    with pytest.raises(type(problem), match="no"):
         await world.collect()
     assert len(world.links) == 1
     await world.collect()
+    assert world.left() == {}
+
+
+async def test_one_that_nobody_foresaw_keeps_no_other_from_being_taken_back(world, killed, caplog):
+    for name in ("1", "2"):
+        world.breaks["route"] = killed
+        with pytest.raises(type(killed)):
+            await world.add(f"c{name}", pod=f"shop/{name}")
+        world.start()
+    world.breaks["link out"] = RuntimeError("surprise")
+    assert await world.removals.replay() == 1
+    assert "Traceback" in caplog.text
+    assert await world.removals.replay() == 0
     assert world.left() == {}
 
 
