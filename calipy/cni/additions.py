@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
 
 from msgspec import structs
 
@@ -19,15 +16,13 @@ from calipy.cni.pods import Found, Mark
 from calipy.cni.protocol import Request
 from calipy.cni.removals import Removals
 from calipy.cni.results import Result
-from calipy.cni.sites import Site, result_of, wiring_of
+from calipy.cni.sites import Site, patience, result_of, wiring_of
 from calipy.cni.turns import Gate
 from calipy.cni.wires import Connected
 from calipy.cni.wiring import Wiring
 from calipy.datastore.stores import StoreError
 from calipy.model.endpoints import WorkloadEndpoint
 
-PROGRAMMED_WITHIN_S = 60.0
-"""The forwarder waits 90 s: by then the runtime must have heard the reason."""
 ATTACHED_AT_ONCE, _GATE_PATIENCE_S = 4, 0.5
 """All is work of one processor: with 30 at once, 4 at a time, half of them are done in 60 ms, all together in 95."""
 log = logging.getLogger("calipy.cni.additions")
@@ -143,11 +138,11 @@ class Additions:
         # The addresses are on record by their handle. Flows of their last holder go before there is a route that would
         # take them to the new one.
         await site.flows.flush(endpoint.addresses)
-        async with _patience(endpoint, "its policy is not in force"):
+        async with patience(endpoint.id, "its policy is not in force"):
             await site.endpoints.add(endpoint)
         connected = await self._connect(wiring_of(attachment, request), namespace)
         endpoint = structs.replace(endpoint, mac=connected.mac)
-        async with _patience(endpoint, "its host route is not in the kernel"):
+        async with patience(endpoint.id, "its host route is not in the kernel"):
             await site.endpoints.routed(endpoint)
         await self._mark(request, endpoint)
         attachment = structs.replace(attachment, endpoint=endpoint, state="attached")
@@ -187,13 +182,3 @@ def _second(request: Request, other: Attachment) -> CniError:
         f"it can't have {request.interface} on {request.network} besides"
     )
     return CniError(Code.ALREADY_ATTACHED, message, "a container has one interface here: DEL that one first")
-
-
-@contextlib.asynccontextmanager
-async def _patience(endpoint: WorkloadEndpoint, what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(PROGRAMMED_WITHIN_S):
-            yield
-    except TimeoutError as error:
-        message = f"endpoint {endpoint.id}: {what} after {PROGRAMMED_WITHIN_S:.0f} s"
-        raise CniError(Code.TRY_AGAIN, message, "the agent's log says what the kernel refuses") from error

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 from calipy.cni import wiring
 from calipy.cni.attachments import Attachment, Attachments
+from calipy.cni.errors import CniError, Code
 from calipy.cni.needs import Addresses, Endpoints, Flows, Kernel, NodeFacts, Pods
 from calipy.cni.protocol import PodReference, Request
 from calipy.cni.results import Result
 from calipy.cni.turns import Turns
 from calipy.cni.wiring import Wiring
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+
+PROGRAMMED_WITHIN_S = 60.0
+"""The forwarder waits 90 s: by then the runtime must have heard the reason."""
 
 
 class Site:
@@ -99,3 +104,14 @@ def result_of(attachment: Attachment, request: Request) -> Result:
         addresses=attachment.endpoint.addresses,
         routes=attachment.blocks,
     )
+
+
+@contextlib.asynccontextmanager
+async def patience(endpoint: EndpointId, what: str) -> AsyncIterator[None]:
+    """For as long as a runtime waits: then CniError 11 that says `what`."""
+    try:
+        async with asyncio.timeout(PROGRAMMED_WITHIN_S):
+            yield
+    except TimeoutError as error:
+        message = f"endpoint {endpoint}: {what} after {PROGRAMMED_WITHIN_S:.0f} s"
+        raise CniError(Code.TRY_AGAIN, message, "the agent's log says what the kernel refuses") from error

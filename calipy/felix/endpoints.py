@@ -23,6 +23,8 @@ class Endpoints:
         self._calculator = calculator
         self._dataplane = dataplane
         self._attached: dict[EndpointId, WorkloadEndpoint] = {}
+        self._leaving: dict[tuple[EndpointId, str], tuple[Owner, ...]] = {}
+        """Owners of what a container had, until all of it is out of the kernel."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -67,16 +69,20 @@ class Endpoints:
             await self._dataplane.present(owner)
 
     async def remove(self, id_: EndpointId, container_id: str) -> None:
-        """Returns when dispatch entries, chains and host routes are out. Nothing happens where another container holds
-        the identity by now."""
-        endpoint = self._attached.get(id_)
-        if endpoint is None or endpoint.container_id != container_id:
+        """Returns when dispatch entries, chains and host routes are out, the first time that it is asked and each time
+        after that. Nothing happens where another container holds the identity by now. Raises Refused."""
+        endpoint, key = self._attached.get(id_), (id_, container_id)
+        if endpoint is not None and endpoint.container_id == container_id:
+            self._leaving[key] = (endpoint_owner(id_), *self._route_owners(endpoint))
+            del self._attached[id_]
+            self._tell()
+            moved = self._calculator.post([Detached(id_)])
+        elif key in self._leaving:
+            moved = self._calculator.post([])
+        else:
             return
-        owners = [endpoint_owner(id_), *self._route_owners(endpoint)]
-        del self._attached[id_]
-        self._tell()
-        serial = await self._calculator.post([Detached(id_)])
-        await self._dataplane.programmed(owners, serial)
+        await self._dataplane.programmed(self._leaving[key], await moved)
+        self._leaving.pop(key, None)
 
     def refusal(self, id_: EndpointId) -> str:
         """Which of its chains or routes the kernel has not taken, and why; empty if it has all."""

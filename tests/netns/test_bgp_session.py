@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,12 @@ protocol bgp me {{
         return str(self.namespace.run("birdc", "-s", str(self.folder / "bird.ctl"), *command))
 
     @property
-    def session(self) -> str:
-        """State of its session with us, and since when."""
-        return next(line for line in self.ask("show", "protocols").splitlines() if line.startswith("me "))
+    def session(self) -> tuple[str, object]:
+        """State of its session with us, and since when: BIRD works the time of day out anew each time it is asked."""
+        line = next(line for line in self.ask("show", "protocols").splitlines() if line.startswith("me "))
+        _, _, _, state, day, time_of_day, *info = line.split()
+        since = datetime.fromisoformat(f"{day}T{time_of_day}").timestamp()
+        return " ".join([state, *info]), pytest.approx(since, abs=0.1)
 
     def close(self) -> None:
         assert self.monitor.stdout is not None

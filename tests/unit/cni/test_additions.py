@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from calipy.cni import additions
+from calipy.cni import sites
 from calipy.cni.errors import CniError, Code
 from calipy.cni.results import Result
 from calipy.datastore.stores import Unavailable
@@ -191,7 +191,7 @@ async def test_another_nodes_name(world):
 
 @pytest.mark.parametrize(("step", "words"), [("endpoint", "its policy"), ("route", "its host route")])
 async def test_patience_ends(world, step, words, monkeypatch):
-    monkeypatch.setattr(additions, "PROGRAMMED_WITHIN_S", 0.01)
+    monkeypatch.setattr(sites, "PROGRAMMED_WITHIN_S", 0.01)
     world.pauses[step] = asyncio.Event()
     with pytest.raises(CniError, match=words) as caught:
         await world.add()
