@@ -45,11 +45,15 @@ def bgp() -> None:
 def install_cni(folder: str, forwarder: str) -> None:
     """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins."""
     from calipy.cni.install import install_forwarder
+    from calipy.console.failures import Failure
 
     try:
         click.echo(install_forwarder(folder, forwarder))
     except OSError as error:
-        raise click.ClickException(str(error)) from error
+        if error.strerror is None:
+            raise click.ClickException(str(error)) from error
+        remedy = "name a folder that can be made and written"
+        raise Failure(f"folder {folder}", f"{error.filename}: {error.strerror}", remedy) from error
 
 
 def main() -> None:

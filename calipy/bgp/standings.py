@@ -15,6 +15,24 @@ ESTABLISHED = "ESTABLISHED"
 
 _INEXACT_S = 2.0
 """ExaBGP counts whole seconds."""
+_MEANINGS = {
+    (2, 2): "bad peer AS",
+    (2, 3): "bad BGP identifier",
+    (2, 5): "authentication failure",
+    (2, 6): "unacceptable hold time",
+    (2, 7): "unsupported capability",
+    (4, 0): "hold timer expired",
+    (6, 1): "maximum number of prefixes reached",
+    (6, 2): "administrative shutdown",
+    (6, 3): "peer de-configured",
+    (6, 4): "administrative reset",
+    (6, 5): "connection rejected",
+    (6, 6): "other configuration change",
+    (6, 7): "connection collision resolution",
+    (6, 8): "out of resources",
+}
+"""NOTIFICATION codes (RFC 4271 4.5, RFC 4486 4). A peer's data may be bytes that say nothing to people, as the AS
+number that BIRD sends with 2/2; and what a peer sends is not for a terminal as it is."""
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -48,8 +66,7 @@ class Standings:
             case Connected(peer=peer):
                 self._become(peer, "connected", now_s, "the peer has not yet answered our OPEN")
             case Notified(peer=peer):
-                whose = "we sent" if message.direction == "sent" else "the peer sent"
-                self._said[peer] = f"{whose} NOTIFICATION {message.code}/{message.subcode} {message.text}".strip()
+                self._said[peer] = _told(message)
             case Down(peer=peer):
                 self._become(peer, "down", now_s, self._said.pop(peer, "") or message.reason)
             case _:
@@ -88,3 +105,10 @@ class Standings:
         former = self.of(address)
         since_s = former.since_s if former.state == state and address in self._standings else now_s
         self._standings[address] = Standing(state, since_s, reason)
+
+
+def _told(message: Notified) -> str:
+    whose = "we sent" if message.direction == "sent" else "the peer sent"
+    text = message.text if message.text.isprintable() and "\ufffd" not in message.text else ""
+    text = text or _MEANINGS.get((message.code, message.subcode), "")
+    return f"{whose} NOTIFICATION {message.code}/{message.subcode} {text}".strip()

@@ -45,6 +45,7 @@ async def get(
         if document := _document(wanted, found):
             write_document(document, output, stream)
     else:
+        found = [part for each, part in zip(wanted, found, strict=True) if part.values or not each.names]
         default_as = await _default_as(store, found)
         _show(found, output, every_namespace=every_namespace, default_as=default_as, stream=stream)
     if missing:
@@ -98,6 +99,8 @@ def _show(
         )
         for part in found
     ]  # fmt: skip
+    if not parts:
+        return
     if len(parts) == 1:
         show(parts[0].rows, parts[0].columns, output, stream=stream)
     else:

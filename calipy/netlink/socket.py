@@ -35,6 +35,7 @@ _CHUNK = 500
 """Messages in one send: their errors fit the receive buffer."""
 _RECEIVE = 1 << 20
 _DUMP_ATTEMPTS = 10
+_GET_ROUTE = 26
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -243,7 +244,7 @@ class NetlinkSocket:
                 interrupted = interrupted or bool(packet.flags & DUMP_INTERRUPTED)
                 if packet.kind == ERROR or (packet.kind == DONE and len(packet.body) >= 4):
                     refusal = refusal_of(packet, 0)
-                    if refusal is not None:
+                    if refusal is not None and not _is_no_table(message, refusal):
                         raise Interrupted if refusal.errno == errno.EINTR else refusal.error()
                 if packet.kind == DONE or (packet.kind == ERROR) or not packet.flags & MULTI:
                     if interrupted:
@@ -252,3 +253,8 @@ class NetlinkSocket:
                     return
                 bodies.append(packet.body)
             yield None
+
+
+def _is_no_table(message: Message, refusal: Refusal) -> bool:
+    """The kernel makes a routing table with its first route, main too: until then a dump of it is refused (ENOENT)."""
+    return message.kind == _GET_ROUTE and refusal.errno == errno.ENOENT

@@ -13,7 +13,7 @@ from calipy.felix.drivers.conntrack import Conntrack, filter_works
 from calipy.netlink import ctnetlink, nf_tables, rtnetlink
 from calipy.netlink.messages import Message
 from calipy.netlink.rtnetlink import AF_BRIDGE, AF_INET, AF_INET6, Address, Neighbour, NextHop, Route
-from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket, inside
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket, inside, scratch
 
 Make = Callable[[str], "object"]
 
@@ -54,6 +54,12 @@ def test_a_veth_pair_is_made_where_its_ends_belong(host, route, namespaces) -> N
     assert route.request([rtnetlink.set_link(link.index, group=7)]) == ()
     assert route.request([rtnetlink.delete_group(7)]) == ()
     assert "cali1" not in host.run("ip", "-o", "link")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_table_that_has_never_had_a_route_is_empty(family: int) -> None:
+    with scratch(), NetlinkSocket.open(ROUTE) as opened:
+        assert opened.dump(rtnetlink.dump_routes(family)) == []
 
 
 def test_a_refusal_names_the_message_and_the_reason(route) -> None:  # type: ignore[no-untyped-def]

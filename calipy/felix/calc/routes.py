@@ -1,7 +1,9 @@
 """Which route wins for a prefix, and what it looks like in the kernel (calico.md 3.8: one precedence for all kinds).
 
 Workload, then VXLAN within the node's own subnet, then VXLAN through the tunnel, then a direct route to a node of the
-same subnet where Felix is asked for it, then what BGP has learned, last the blackhole of an own block.
+same subnet where Felix is asked for it, then the blackhole of an own block, last what BGP has learned. (In Calico those
+two are BIRD's, where static routes, preference 200, come before BGP's, 100. A peer that tells a node of the node's own
+block would else make a loop of the block's free addresses.)
 """
 
 from __future__ import annotations
@@ -88,11 +90,11 @@ def winner(view: View, prefix: str, claims: Claims) -> Route | None:
         route = _to_node(view, prefix, remote, pool)
         if route is not None:
             return route
-    if claims.learned is not None and not (pool is not None and pool.spec.vxlan_mode != "Never"):
-        return _learned(view, claims.learned)
     if claims.block == view.me and not prefix.endswith(f"/{_WHOLE[family]}"):
         origin = Origin("block", f"own, {pool.metadata.name}" if pool else "own")
         return Route(prefix=prefix, origin=origin, kind="blackhole", metric=metric_of(view.settings, family))
+    if claims.learned is not None and not (pool is not None and pool.spec.vxlan_mode != "Never"):
+        return _learned(view, claims.learned)
     return None
 
 

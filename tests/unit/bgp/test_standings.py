@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from calipy.bgp.messages import Connected, Down, Neighbor, Notified, Up
 from calipy.bgp.standings import Standing, Standings
 
@@ -29,6 +31,17 @@ def test_attempts_that_fail_do_not_make_it_younger() -> None:
     standings.take(Down(peer=PEER, reason="closing connection"), 10.0)
     standings.take(Down(peer=PEER, reason="outgoing connection refused"), 20.0)
     assert standings.of(PEER) == Standing("down", 10.0, "outgoing connection refused")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("", "bad peer AS"), ("k.\ufffd^", "bad peer AS"), ("\x00\x1b[31m", "bad peer AS"), ("ask me", "ask me")],
+)
+def test_a_notification_is_shown_in_words(text: str, shown: str) -> None:
+    standings = Standings(0.0)
+    standings.take(Notified(peer=PEER, direction="received", code=2, subcode=2, text=text), 3.0)
+    standings.take(Down(peer=PEER, reason="peer reset"), 3.0)
+    assert standings.of(PEER).reason == f"the peer sent NOTIFICATION 2/2 {shown}"
 
 
 def test_a_notification_says_more_than_exabgps_reason() -> None:

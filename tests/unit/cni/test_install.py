@@ -36,6 +36,16 @@ def test_the_command_says_what_is_wrong(tmp_path):
     )
 
 
+def test_the_command_names_a_folder_that_is_none(tmp_path):
+    (tmp_path / "bin").write_bytes(b"")
+    (tmp_path / "built").write_bytes(b"ELF")
+    done = CliRunner().invoke(calipy, ["install-cni", f"{tmp_path}/bin", "--forwarder", f"{tmp_path}/built"])
+    assert (done.exit_code, done.output) == (
+        1,
+        f"error: folder {tmp_path}/bin: {tmp_path}/bin: File exists; name a folder that can be made and written\n",
+    )
+
+
 def test_conflist():
     assert json.loads(conflist()) == {
         "name": "k8s-pod-network",

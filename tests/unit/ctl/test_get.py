@@ -147,6 +147,11 @@ def test_delete_by_name_and_by_file(full: Ctl) -> None:
     assert full("delete", "-f", "-", stdin=document).stdout == "Pod/web/p deleted\n"
 
 
+def test_no_table_stands_over_objects_that_are_all_missing(full: Ctl) -> None:
+    result = full("get", "ippool", "nope")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
 def test_nothing_is_deleted_if_one_of_the_objects_is_missing(full: Ctl) -> None:
     result = full("delete", "ippool", "a", "nope")
     assert result.exit_code == 1

@@ -96,6 +96,10 @@ CASES: dict[str, tuple[View, str, Claims, str]] = {
         view(settings=FelixSettings(device_route_protocol=3, ipv4_normal_route_priority=7)), "10.244.0.5/32",
         Claims(workload=WEB), "workload default/web: dev cali1 proto 3 metric 7"),
     "an own block": (view(), OWN, Claims(block="n1"), "block own, four: blackhole proto 80 metric 1024"),
+    "an own block that a peer tells us": (
+        view(), OWN, Claims(block="n1", learned=replace(LEARNED, prefix=OWN)),
+        "block own, four: blackhole proto 80 metric 1024",
+    ),
     "an own block of one address has no blackhole": (view(), "10.244.0.9/32", Claims(block="n1"), "none"),
     "a block of n2, no encapsulation: BGP's": (view(), BLOCK, Claims(block="n2"), "none"),
     "learned": (
