@@ -1,5 +1,7 @@
 .PHONY: setup demo test quick check bench clean
 PY := .venv/bin/python
+# Debian's `su` leaves out where nft, bird and sysctl are.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 setup:
 	@scripts/setup

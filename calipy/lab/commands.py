@@ -29,6 +29,8 @@ def lab() -> None:
     """A whole cluster on this machine: namespaces as computers, real agents, real BGP, real packets."""
     if os.geteuid() != 0:
         raise Failure("the lab", "makes network namespaces", "run it as root")
+    # Debian's `su` leaves out where bird, nft and sysctl are; the lab's machines and `exec` look where we do.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def _do(work: Coroutine[Any, Any, T]) -> T:

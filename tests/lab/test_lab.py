@@ -160,9 +160,9 @@ async def test_a_pod_that_can_t_be_attached_leaves_nothing(cluster):
 
 
 def calipy_lab(folder, *arguments, check=0):
-    """What a command prints."""
+    """What a command prints, called as after `su`, whose PATH knows no administrator's commands."""
     command = [sys.executable, "-m", "calipy", "lab", *arguments]
-    environment = {**os.environ, "CALIPY_LAB": str(folder)}
+    environment = {**os.environ, "CALIPY_LAB": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == check, done.stdout + done.stderr
     return done.stdout if not check else done.stderr
@@ -290,7 +290,7 @@ def folder_made(folder: Path) -> Path:
 
 async def started(folder, verb):
     command = [sys.executable, "-m", "calipy", "lab", verb]
-    environment = {**os.environ, "CALIPY_LAB": str(folder)}
+    environment = {**os.environ, "CALIPY_LAB": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     return await asyncio.create_subprocess_exec(
         *command, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
