@@ -37,7 +37,7 @@ from calipy.cni.server import Server
 from calipy.cni.sites import Site
 from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
-from calipy.datastore.stores import Store, StoreError
+from calipy.datastore.stores import NotFound, Store, StoreError
 from calipy.explain import query
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import AddressGone, AddressSeen, Event, LinkSeen
@@ -48,7 +48,7 @@ from calipy.ipam.errors import IPAMError
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import bootstrap, files, identity, mtu, tunnels
 from calipy.node.health import Address, Listener, health_application, metrics_application
-from calipy.resources import felix_configurations
+from calipy.resources import felix_configurations, ip_pools
 from calipy.resources.felix_configurations import Value, from_file, from_variables
 from calipy.resources.metadata import Refused
 from calipy.settings import Settings, read
@@ -147,6 +147,10 @@ class Agent:
         self._told_mtu, self._untold = 0, ""
         self.obstacle = "the agent is starting"
         self.health.ready["FelixStartup"] = lambda: self.obstacle
+        self._unsettled = ""
+        """Why this node's blocks and tunnel addresses aren't as they should be."""
+        self._told_ipip: set[str] = set()
+        self.health.ready["IPAM"] = lambda: self._unsettled
         self.repairs: Counter[str] = Counter()
         self.listeners = (
             Listener(
@@ -204,7 +208,21 @@ class Agent:
         await self.dataplane.first_apply.wait()
         group.create_task(self._keep_tunnels(store))
         self._open_for_pods()
-        group.create_task(releases.replay(removals, asyncio.Event()))
+        group.create_task(releases.replay(removals, self._reconnections(mirror)))
+
+    def _reconnections(self, mirror: Mirror) -> asyncio.Event:
+        """Set whenever the store is back after it was away."""
+        back, since_s = asyncio.Event(), 0.0
+
+        def look(_: frozenset[str]) -> None:
+            nonlocal since_s
+            latest_s = max((found.since_s for found in mirror.connections.values() if found.up), default=0.0)
+            if latest_s > since_s:
+                since_s = latest_s
+                back.set()
+
+        self.feed.listen(look)
+        return back
 
     # --- start-up ---
 
@@ -314,8 +332,12 @@ class Agent:
                 )
                 await identity.annotate(store, self.settings.node, notes)
                 self._tell_mtu()
+                self._unsettled = ""
             except (StoreError, IPAMError, Refused) as error:
-                log.error("this node's blocks and tunnel addresses: %s", error)
+                if str(error) != self._unsettled:
+                    remedy = "a restart makes its Node anew" if isinstance(error, NotFound) else "tried again"
+                    log.error("this node's blocks and tunnel addresses: %s; %s", error, remedy)
+                self._unsettled = str(error)
                 await asyncio.sleep(_RETRY_S)
                 changed.set()
 
@@ -422,6 +444,20 @@ class Agent:
     def _warn(self, kinds: frozenset[str]) -> None:
         if felix_configurations.KIND.name in kinds:
             self.live.warn(self.feed.all(felix_configurations.KIND))
+        if ip_pools.KIND.name in kinds:
+            self._warn_of_ipip()
+
+    def _warn_of_ipip(self) -> None:
+        for pool in self.feed.pools():
+            if pool.spec.ipip_mode == "Never" or pool.metadata.name in self._told_ipip:
+                continue
+            self._told_ipip.add(pool.metadata.name)
+            log.warning(
+                "IPPool/%s: ipipMode %s has no effect: its blocks are routed without encapsulation; set vxlanMode "
+                "where the network between nodes can't route them",
+                pool.metadata.name,
+                pool.spec.ipip_mode,
+            )
 
     def _health_address(self) -> Address | None:
         felix = self.live.current

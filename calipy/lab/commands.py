@@ -80,8 +80,13 @@ def down() -> None:
 @lab.command()
 @output_option("table", "wide", "json")
 def status(output: Output) -> None:
-    """Show the nodes."""
-    show(_do(views.node_rows(_lab())), views.NODE_COLUMNS, output)
+    """Show the nodes, and what their agents complain of."""
+    rows = _do(views.node_rows(_lab()))
+    show(rows, views.NODE_COLUMNS, output)
+    problems = views.problem_rows(rows)
+    if problems and output != "json":
+        click.echo()
+        show(problems, views.PROBLEM_COLUMNS, output)
 
 
 @lab.command("pods")

@@ -30,13 +30,15 @@ class NodeRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     power: bool
     carrier: bool
     agent: str
-    """`ready`, `off`, or what it complains of."""
+    """`ready`, `not ready`, `off`, or how it is down."""
     bgp: str
     """`running`, `off`, or how it is down."""
     restarts: int = 0
     """Of both processes, by the machine."""
     sessions: tuple[SessionReport, ...] = ()
     pods: int = 0
+    problems: tuple[str, ...] = ()
+    """What its agent complains of."""
 
 
 class PodRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -69,21 +71,21 @@ async def _node_row(lab: Lab, name: str) -> NodeRow:
         return row
     processes = await lab.machines[name].processes()
     agent, bgp = processes.get(AGENT), processes.get(BGP)
-    said, sessions = await _said(lab, name) if agent and agent.pid else ("", ())
+    said, problems, sessions = await _said(lab, name) if agent and agent.pid else ("", (), ())
     return structs.replace(
         row, carrier=await lab.carrier(name), agent=said or _process(agent), bgp=_process(bgp), sessions=sessions,
-        restarts=sum(part.restarts for part in (agent, bgp) if part),
+        restarts=sum(part.restarts for part in (agent, bgp) if part), problems=problems,
     )  # fmt: skip
 
 
-async def _said(lab: Lab, name: str) -> tuple[str, tuple[SessionReport, ...]]:
-    """How a node's agent says it is, and its sessions."""
+async def _said(lab: Lab, name: str) -> tuple[str, tuple[str, ...], tuple[SessionReport, ...]]:
+    """How a node's agent says it is, what it complains of, and its sessions."""
     try:
         report = await lab.ask(name, "status", NodeReport, _ANSWER_S)
     except Unanswered:
-        return "does not answer", ()
-    problems = "; ".join(f"{reporter}: {problem}" for reporter, problem in report.problems.items())
-    return report.obstacle or problems or "ready", report.sessions
+        return "does not answer", (), ()
+    problems = tuple(f"{reporter}: {problem}" for reporter, problem in report.problems.items())
+    return "not ready" if problems or report.obstacle else "ready", problems, report.sessions
 
 
 def _process(status: ProcessStatus | None) -> str:
@@ -136,6 +138,24 @@ NODE_COLUMNS: Final[Sequence[Column[NodeRow]]] = (
     Column("SESSIONS", _sessions),
     Column("PODS", lambda row: str(row.pods)),
     Column("RESTARTS", lambda row: str(row.restarts), wide=True),
+)
+
+
+class ProblemRow(Struct, frozen=True, gc=False, kw_only=True):
+    """One thing that a node's agent complains of."""
+
+    node: str
+    problem: str
+
+
+def problem_rows(rows: Iterable[NodeRow]) -> tuple[ProblemRow, ...]:
+    """What all nodes' agents complain of."""
+    return tuple(ProblemRow(node=row.node, problem=problem) for row in rows for problem in row.problems)
+
+
+PROBLEM_COLUMNS: Final[Sequence[Column[ProblemRow]]] = (
+    Column("NODE", lambda row: row.node),
+    Column("PROBLEM", lambda row: row.problem),
 )
 
 POD_COLUMNS: Final[Sequence[Column[PodRow]]] = (

@@ -289,7 +289,7 @@ def folder_made(folder: Path) -> Path:
 
 
 async def started(folder, verb):
-    # A background job of a script, as CI may be, ignores the interrupt key, and so would its children.
+    # Whoever runs the tests in the background may have them ignore SIGINT, and that is inherited.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "calipy", "lab", verb]
     environment = {**os.environ, "CALIPY_LAB": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     return await asyncio.create_subprocess_exec(

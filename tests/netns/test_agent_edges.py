@@ -12,7 +12,7 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain.report import NodeReport
-from calipy.resources import felix_configurations, ip_pools
+from calipy.resources import felix_configurations, ip_pools, nodes
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
@@ -148,6 +148,23 @@ async def test_a_node_without_an_address_says_so_and_goes_on_when_it_has_one(nod
     await node.ready()
     assert (await get(node, "/readiness"))[0] == 200
     assert (await node.agent.status()).restarts == 0
+
+
+async def test_a_node_object_that_is_deleted_is_told_once_and_shown(node: Node) -> None:
+    await node.boot()
+    await node.start_agent(FELIX_HEALTHENABLED="true")
+    await node.ready()
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    pool = IPPool(metadata=ObjectMeta(name="old"), spec=IPPoolSpec(cidr="10.200.0.0/24", ipip_mode="Always"))
+    await store.create(ip_pools.KIND, pool)
+    await until(lambda: "IPPool/old: ipipMode Always has no effect" in node.agent.log.read_text(), "IPIP is told")
+    (stored,) = [item async for page in store.list(nodes.KIND) for item in page.items]
+    await store.delete(nodes.KIND, stored)
+    await until(lambda: _is(get(node, "/readiness"), 503), "readiness fails")
+    assert f"Node/{stored.key.name} does not exist" in (await get(node, "/readiness"))[1]
+    await asyncio.sleep(2.5)  # two more attempts
+    assert node.agent.log.read_text().count("a restart makes its Node anew") == 1
+    await store.close()
 
 
 async def test_a_prefix_that_changes_restarts_the_agent_warm(node: Node) -> None:

@@ -205,7 +205,8 @@ int main(void) {
         setsockopt(agent, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) ||
         connect(agent, (struct sockaddr *)&address, sizeof address) || send_request(agent, &request) ||
         get_all(agent, &answer))
-        return fail(version, 11, message, "%s: %s", path, strerror(errno));
+        return fail(version, 11, errno == EAGAIN ? "the CalIPy agent does not answer; try again later" : message,
+                    "%s: %s", path, errno == EAGAIN ? "no answer for too long" : strerror(errno));
     if (!answer.length) return fail(version, 11, message, "%s: the agent went away without an answer", path);
     if (put(1, answer.data + 1, answer.length - 1)) return 1;
     return answer.data[0] - '0';
