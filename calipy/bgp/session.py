@@ -286,6 +286,9 @@ class Session:
         self._standings.take(message, now_s)
         match message:
             case Up(peer=peer):
+                # Its OPEN came before this connection was listened to: what it said of graceful restart is asked for,
+                # or its routes would go, not stay, when the session ends.
+                self._asks_again = self._asks_again or peer not in self._opened
                 self._outbox.up(peer, now_s)
                 self._wake.set()
                 log.info("BGP: the session with %s is up", peer)
