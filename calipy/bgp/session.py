@@ -97,7 +97,7 @@ class Session:
         self._listeners: list[Callable[[], None]] = []
         self._moved: set[str] = set()
         self._posted: dict[str, LearnedRoute] = {}
-        self._learning = self._asks_again = False
+        self._learning = self._asks_again = self._accounted = False
         self._has_told = False
         self._lost_s: float | None = now_s
         self._opened: set[str] = set()
@@ -258,7 +258,7 @@ class Session:
         self._outbox.lost()
         self._agreed = ""
         self._ended.clear()
-        self._learning = False
+        self._learning = self._accounted = False
         self._tick.set()
         self._notify()
         log.warning("BGP: the connection to ExaBGP is lost; routes are kept for the peers' restart times")
@@ -303,7 +303,10 @@ class Session:
                 self._ended.add(peer)
             case _:
                 pass
-        self._moved |= self._rib.take(message, now_s)
+        if self._accounted or not isinstance(message, Down):
+            # Before ExaBGP has given its account, what ends may be an attempt of one that was started anew, while we
+            # hold what the session before it has told: the account says how each session stands.
+            self._moved |= self._rib.take(message, now_s)
         self._tick.set()
 
     def _notify(self) -> None:
@@ -375,6 +378,7 @@ class Session:
         """Compares ExaBGP's account of the sessions with ours. Gives the addresses of those that have told all, whose
         routes ExaBGP therefore has complete."""
         now_s = time.monotonic()
+        self._accounted = True
         self._moved |= self._rib.take(Shutdown(), now_s)
         same = self._standings.found(neighbors, now_s)
         complete = set()
