@@ -209,7 +209,9 @@ def prompt(plan: Plan, scope: str) -> tuple[str, ...]:
 
 
 def bird_configuration(plan: Plan) -> str:
-    """Tor's bird.conf: a session with each node, its routes into the kernel; nodes hear of the outside's network."""
+    """Tor's bird.conf: a session with each node, its routes into the kernel; nodes hear of the outside's network. It
+    listens, as top-of-rack switches do: where both sides connect at once, one of two connections ends, and under
+    graceful restart BIRD takes that for a second restart and drops what it held (RFC 4724 4.2)."""
     families = "\n\n".join(_bird_family(plan, family) for family in plan.versions)
     return f"""\
 # The top-of-rack switch of a CalIPy lab: AS {TOR_AS}, the nodes are AS {NODE_AS}.
@@ -230,7 +232,7 @@ protocol kernel kernel_v{family} {{ ipv{family} {{ import none; export where sou
 template bgp node_v{family} {{
   local as {TOR_AS};
   hold time {HOLD_TIME_S};
-  connect delay time 1;
+  passive on;
   error wait time 1, 2;
   ipv{family} {{ import all; export where source = RTS_DEVICE; }};
 }}

@@ -25,7 +25,7 @@ protocol kernel kernel_v4 { ipv4 { import none; export where source = RTS_BGP; }
 template bgp node_v4 {
   local as 64513;
   hold time 9;
-  connect delay time 1;
+  passive on;
   error wait time 1, 2;
   ipv4 { import all; export where source = RTS_DEVICE; };
 }
@@ -38,7 +38,7 @@ protocol kernel kernel_v6 { ipv6 { import none; export where source = RTS_BGP; }
 template bgp node_v6 {
   local as 64513;
   hold time 9;
-  connect delay time 1;
+  passive on;
   error wait time 1, 2;
   ipv6 { import all; export where source = RTS_DEVICE; };
 }
