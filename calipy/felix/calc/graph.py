@@ -193,6 +193,9 @@ class Graph:
         workload_only = all(name in index.attached_by or name.startswith(index.workload_prefixes) for name in names)
         if not workload_only or number in index.foreign_links:
             dirty.tunnels = dirty.view = dirty.all_prefixes = True
+        elif any(a.index == number and not a.address.startswith("fe80:") for a in index.addresses):
+            # The node's own address on a link with a workload's name: a tunnel's parent.
+            dirty.tunnels = True
 
     # --- units ---
 
