@@ -16,6 +16,7 @@ from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane
 from calipy.felix.drivers.nftables import open_driver
 from calipy.felix.drivers.routes import RoutesDriver
+from calipy.felix.objects import Owner
 from calipy.felix.plans import RoutePlanner, route_owner
 from calipy.felix.rules.compile import RulesPlanner, endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
@@ -114,7 +115,7 @@ async def _our_endpoints(space: Namespace) -> float:
         driver.close()
 
 
-async def _programmed(area: Area, change: Change, owners: list[object]) -> float:
+async def _programmed(area: Area, change: Change, owners: list[Owner]) -> float:
     """Milliseconds from a change's submission until the kernel holds it; the first reading of the kernel included."""
     with ThreadPoolExecutor(1, "kernel") as thread:
         dataplane = Dataplane([area], thread)
@@ -122,7 +123,7 @@ async def _programmed(area: Area, change: Change, owners: list[object]) -> float
             task = tasks.create_task(dataplane.run())
             began = time.perf_counter()
             serial = dataplane.submit(change)
-            await dataplane.programmed(owners, serial)  # type: ignore[arg-type]
+            await dataplane.programmed(owners, serial)
             took_ms = (time.perf_counter() - began) * 1e3
             task.cancel()
     return took_ms

@@ -280,3 +280,18 @@ def test_a_block_that_changes_hands_moves_the_borrowed_pods_in_it() -> None:
     _, state, _ = told([standing, [news]])
     assert state == compute(advance(World(node=ME), [*standing, news]))
     assert f"{POD_ADDRESSES[2]}/32" not in {route.prefix for route in state.routes.values()}
+
+
+def test_the_nodes_address_on_a_link_with_a_workloads_name_is_a_tunnels_parent_when_the_link_appears() -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    story: list[list[Event]] = [
+        [
+            put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+            put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+            AddressSeen(LinkAddress(2, "10.9.1.3", 24)),
+        ],
+        [LinkSeen(Link(index=2, name="calip", up=True, mtu=1500))],
+    ]
+    graph, state, _ = told(story)
+    assert state == graph.state() == compute(advance(World(node=ME), [event for batch in story for event in batch]))
+    assert state.tunnels["vxlan.calico"].parent == "calip"
