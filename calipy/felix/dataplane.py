@@ -17,7 +17,7 @@ from functools import partial
 
 from calipy.felix.calc.change import Change, NodeState, apply, merge
 from calipy.felix.ledger import Ledger
-from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
+from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
 from calipy.telemetry import Pulse
 
@@ -130,7 +130,7 @@ class Dataplane:
         is held back or refused."""
 
         def done() -> bool:
-            still = not any(area.stale or area.ledger.pending() for area in self._areas)
+            still = all(area.ledger.idle and not area.stale for area in self._areas)
             return not self._at_work and self._applied == self._submitted and still
 
         await self._until(done)
@@ -212,10 +212,7 @@ class Dataplane:
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:
             area.ledger.release(plan.owner)
-        if plan.amends:
-            area.ledger.amend(plan.owner, plan.added, plan.removed)
-        else:
-            area.ledger.want(plan.owner, plan.objects)
+        area.ledger.want(plan.owner, plan.objects, plan.moved)
 
     async def _settle(self, area: Area) -> None:
         """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
@@ -256,7 +253,7 @@ class Dataplane:
         reason, area.stale = area.stale, ""
         log.debug("%s: reading the kernel: %s", area.driver.name, reason)
         believed = {op.name for op in area.ledger.pending()}
-        found: Mapping[ObjectName, bytes] = {}
+        found: Found = {}
         area.busy = True
         try:
             for step in area.driver.read():

@@ -30,6 +30,13 @@ Objects = Mapping[ObjectName, Struct]
 """All that one owner wants in the kernel."""
 
 
+class Members(Struct, frozen=True, gc=False):
+    """All members of a set that has one owner: canonical addresses or CIDRs. They are one object, named after the set,
+    and written by what came and went."""
+
+    keys: frozenset[str]
+
+
 def fingerprint(value: Struct) -> bytes:
     """8 bytes that tell two neutral values apart; kept in the kernel where an object has room for user data."""
     return hashlib.blake2b(msgspec.msgpack.encode(value), digest_size=8).digest()
@@ -51,7 +58,19 @@ class Delete(Struct, frozen=True, gc=False):
     name: ObjectName
 
 
-Op = Put | Delete
+class Alter(Struct, frozen=True, gc=False):
+    """Members of a set that come and go."""
+
+    owner: Owner
+    name: ObjectName
+    added: frozenset[str]
+    removed: frozenset[str]
+
+
+Op = Put | Delete | Alter
+
+Found = Mapping[ObjectName, bytes | frozenset[str]]
+"""What a driver has read: an object's fingerprint, or a set's members."""
 
 
 class Refusal(Struct, frozen=True, gc=False):
@@ -91,8 +110,8 @@ class Driver(Protocol):
         """Owner of an object that the last `read` found and nobody wants: a handle to hold its removal by."""
         ...
 
-    def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
-        """The kernel's objects of ours with their fingerprints: yields None at slice points, at last the mapping."""
+    def read(self) -> Iterator[Found | None]:
+        """The kernel's objects of ours: yields None at slice points, at last the mapping."""
         ...
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:

@@ -5,13 +5,13 @@ Rules have compilers of their own (`rules`); routes and tunnels are a change of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from calipy.felix.calc.change import Change, NodeState
+from calipy.felix.calc.change import Change, NodeState, SetDelta
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects, Owner
 from calipy.model.routes import NextHop, Route, RouteKey
@@ -22,13 +22,11 @@ _FEW = 1024
 
 
 class Plan(Struct, frozen=True, gc=False):
-    """What one owner wants from now on: all of it, or an amendment to what it has."""
+    """What one owner wants from now on; of members also what came and went, where nothing else of them moved."""
 
     owner: Owner
     objects: Objects | None = None
-    added: Objects = {}
-    removed: tuple[ObjectName, ...] = ()
-    amends: bool = False
+    moved: Mapping[ObjectName, SetDelta] = {}
 
 
 class Planner(Protocol):
@@ -120,9 +118,13 @@ SYSCTLS_LEFTOVER = Owner("leftover", "sysctls")
 """Owner of settings that nobody wants: they are held, for ever, as they are."""
 
 
+def _route_text(key: RouteKey) -> str:
+    return f"{key.table} {key.prefix} {key.metric}"
+
+
 def route_name(key: RouteKey) -> ObjectName:
     """The object that a route is."""
-    return ObjectName("route", f"{key.table} {key.prefix} {key.metric}")
+    return ObjectName("route", _route_text(key))
 
 
 def route_key(name: ObjectName) -> RouteKey:
@@ -133,7 +135,7 @@ def route_key(name: ObjectName) -> RouteKey:
 
 def route_owner(key: RouteKey) -> Owner:
     """The owner that a route is: each answers for itself, so that one refusal stops no other."""
-    return Owner("route", f"{key.table} {key.prefix} {key.metric}")
+    return Owner("route", _route_text(key))
 
 
 def tunnel_owner(device: str) -> Owner:
@@ -141,12 +143,12 @@ def tunnel_owner(device: str) -> Owner:
     return Owner("tunnel", device)
 
 
-def route_objects(route: Route | None) -> Objects:
+def _route_plan(text: str, route: Route | None) -> Plan:
     """The object of a route; nothing for one that is gone or waits."""
     if route is None or route.waits_for:
-        return {}
+        return Plan(Owner("route", text))
     value = _kernel_route(route.kind, route.next_hops, route.protocol, route.scope, route.source or "", route.mtu or 0)
-    return {route_name(route.key): value}
+    return Plan(Owner("route", text), {ObjectName("route", text): value})
 
 
 @lru_cache(_FEW)
@@ -198,12 +200,12 @@ class RoutePlanner:
 
     def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
         """Each route that moved is an owner of its own."""
-        for key in change.routes:
-            yield Plan(route_owner(key), route_objects(state.routes.get(key)))
+        for key, route in change.routes.items():
+            yield _route_plan(_route_text(key), route)
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
         """One route."""
-        return Plan(owner, route_objects(state.routes.get(route_key(ObjectName("route", owner.name)))))
+        return _route_plan(owner.name, state.routes.get(route_key(ObjectName("route", owner.name))))
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused route stays out."""

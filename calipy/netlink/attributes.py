@@ -9,6 +9,8 @@ from functools import lru_cache
 
 _HEADER = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+_ENDS = (b"\0", b"\0\0\0\0", b"\0\0\0", b"\0\0")
+"""A string's NUL and padding, by the length of the attribute."""
 NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
@@ -31,16 +33,22 @@ def attribute(kind: int, payload: Data) -> bytes:
     return b"".join((_HEADER.pack(length + 4, kind), payload, _PADDING[length & 3]))
 
 
+def padding(length: int) -> bytes:
+    """What fills a payload up to whole words."""
+    return _PADDING[length & 3]
+
+
 def nested(kind: int, *attributes_: bytes) -> bytes:
     """An attribute made of attributes."""
     payload = b"".join(attributes_)
     return _HEADER.pack(len(payload) + 4, kind | NESTED) + payload
 
 
-@lru_cache(_REMEMBERED)
 def string(kind: int, text: str) -> bytes:
     """A NUL-terminated string."""
-    return attribute(kind, text.encode() + b"\0")
+    payload = text.encode()
+    length = len(payload) + 5
+    return _HEADER.pack(length, kind) + payload + _ENDS[length & 3]
 
 
 def u8(kind: int, value: int) -> bytes:

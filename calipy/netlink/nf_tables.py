@@ -137,6 +137,11 @@ def parse_generation(body: nla.Data) -> int:
 # --- tables and chains ---
 
 
+@lru_cache(maxsize=16)
+def _table_name(name: str) -> bytes:
+    return nla.string(1, name)
+
+
 def table(name: str, flags: int = 0, user_data: bytes = b"") -> Message:
     """Creates a table, or adopts one that persists."""
     return _message(_NEW_TABLE, CREATE, nla.string(1, name) + nla.be32(2, flags) + _user_data(6, user_data))
@@ -149,7 +154,7 @@ def delete_table(name: str) -> Message:
 
 def chain(table_name: str, name: str, hook: Hook | None = None, user_data: bytes = b"") -> Message:
     """Creates a chain; nothing if it is there."""
-    body = nla.string(1, table_name) + nla.string(3, name)
+    body = _table_name(table_name) + nla.string(3, name)
     if hook is not None:
         body += nla.nested(4, nla.be32(1, hook.number), nla.be32(2, hook.priority))
         body += nla.string(7, hook.type) + nla.be32(5, hook.policy)
@@ -158,17 +163,17 @@ def chain(table_name: str, name: str, hook: Hook | None = None, user_data: bytes
 
 def delete_chain(table_name: str, name: str) -> Message:
     """Deletes a chain that nothing jumps to."""
-    return _message(_DELETE_CHAIN, 0, nla.string(1, table_name) + nla.string(3, name))
+    return _message(_DELETE_CHAIN, 0, _table_name(table_name) + nla.string(3, name))
 
 
 def flush_chain(table_name: str, name: str) -> Message:
     """Deletes all rules of a chain."""
-    return _message(_DELETE_RULE, 0, nla.string(1, table_name) + nla.string(2, name))
+    return _message(_DELETE_RULE, 0, _table_name(table_name) + nla.string(2, name))
 
 
 def rule(table_name: str, chain_name: str, expressions_: Iterable[bytes], user_data: bytes = b"") -> Message:
     """Appends a rule to a chain."""
-    body = nla.string(1, table_name) + nla.string(2, chain_name) + nla.nested(4, *expressions_)
+    body = _table_name(table_name) + nla.string(2, chain_name) + nla.nested(4, *expressions_)
     return _message(_NEW_RULE, CREATE | APPEND, body + _user_data(7, user_data))
 
 
@@ -224,12 +229,26 @@ def elements(table_name: str, set_name: str, encoded: Iterable[bytes], *, delete
 
 def element(key: bytes, verdict: Verdict | None = None, *, interval_end: bool = False) -> bytes:
     """An element; in an interval set a range is its first key and, as interval_end, the key after its last."""
-    body = nla.nested(1, nla.attribute(1, key))
-    if verdict is not None:
-        body += nla.nested(2, _verdict(verdict))
+    rest = _element_verdict(verdict) if verdict is not None else b""
     if interval_end:
-        body += nla.be32(3, 1)
-    return nla.nested(1, body)
+        rest += nla.be32(3, 1)
+    return _element_head(len(key), len(rest)) + key + nla.padding(len(key)) + rest
+
+
+@lru_cache(maxsize=256)
+def _element_head(key: int, rest: int) -> bytes:
+    """The headers of an element, its key and the key's value."""
+    return nla.nested(1, nla.nested(1, nla.attribute(1, bytes(key))), bytes(rest))[:12]
+
+
+def _element_verdict(value: Verdict) -> bytes:
+    chain_part = nla.string(2, value.chain) if value.chain else b""
+    return _verdict_head(value.code, len(chain_part)) + chain_part
+
+
+@lru_cache(maxsize=256)
+def _verdict_head(code: int, rest: int) -> bytes:
+    return nla.nested(2, nla.nested(2, nla.be32(1, code), bytes(rest)))[:16]
 
 
 # --- dumps ---

@@ -6,8 +6,8 @@ Values in, Message out; a dump's or notification's body in, value out. Addresses
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from socket import inet_pton
 from typing import Literal
 
 from msgspec import Struct
@@ -318,26 +318,42 @@ def _address(address: Address, *, no_detection: bool) -> bytes:
 # --- routes ---
 
 
-@lru_cache(maxsize=4096)
 def _prefix(text: str) -> tuple[bytes, int]:
     address, _, length = text.partition("/")
     return nla.pack_address(address), int(length)
 
 
-def put_route(route: Route, destination: str = "") -> Message:
-    """Creates a route, or replaces that of the same table, prefix and metric; `destination` in place of the route's
-    own, where many go the same way."""
-    return Message(NEW_ROUTE, CREATE | REPLACE, _route(route, destination or route.destination))
+def put_route(route: Route) -> Message:
+    """Creates a route, or replaces that of the same table, prefix and metric."""
+    return Message(NEW_ROUTE, CREATE | REPLACE, _route(route))
+
+
+def put_routes(route: Route) -> Callable[[str], Message]:
+    """`put_route` for many destinations (CIDR text) in place of the route's own: a node's many routes go a few ways,
+    and all else in their messages is made once."""
+    family = AF_INET if route.family == 4 else AF_INET6
+    tail = _way(route)
+    heads: dict[str, bytes] = {}
+    attribute_header = nla.attribute(1, bytes(_WIDTH[family] // 8))[:4]
+
+    def put(destination: str) -> Message:
+        address, _, length = destination.partition("/")
+        head = heads.get(length)
+        if head is None:
+            head = heads[length] = _header(route, int(length)) + attribute_header
+        return Message(NEW_ROUTE, CREATE | REPLACE, head + inet_pton(family, address) + tail)
+
+    return put
 
 
 def add_route(route: Route) -> Message:
     """Creates a route that must not be there yet (EEXIST)."""
-    return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route, route.destination))
+    return Message(NEW_ROUTE, CREATE | EXCLUSIVE, _route(route))
 
 
 def append_route(route: Route) -> Message:
     """Creates an IPv6 route besides those of the same prefix and metric through other links."""
-    return Message(NEW_ROUTE, CREATE | APPEND, _route(route, route.destination))
+    return Message(NEW_ROUTE, CREATE | APPEND, _route(route))
 
 
 def delete_route(route: Route) -> Message:
@@ -356,41 +372,34 @@ def dump_routes(family: Literal[4, 6] | int, table: int = 254) -> Message:
     return Message(GET_ROUTE, 0, header + nla.u32(15, table))
 
 
-def _route(route: Route, destination: str) -> bytes:
-    packed, length = _prefix(destination)
+def _route(route: Route) -> bytes:
+    packed, length = _prefix(route.destination)
+    return _header(route, length) + nla.attribute(1, packed) + _way(route)
+
+
+def _header(route: Route, length: int) -> bytes:
     family = AF_INET if route.family == 4 else AF_INET6
     flags = _ONLINK if route.onlink else 0
     table = route.table if route.table < 256 else 0
     kind = _KIND_NUMBERS[route.kind]
-    header = _RTMSG.pack(family, length, 0, 0, table, route.protocol, route.scope, kind, flags)
-    way = _way(route.table, route.metric, route.gateway, route.device, route.source, route.mtu, route.next_hops)
-    return header + nla.attribute(1, packed) + way
+    return _RTMSG.pack(family, length, 0, 0, table, route.protocol, route.scope, kind, flags)
 
 
-@lru_cache(maxsize=1024)
-def _way(
-    table: int,
-    metric: int,
-    gateway: str | None,
-    device: int | None,
-    source: str | None,
-    mtu: int | None,
-    next_hops: tuple[NextHop, ...],
-) -> bytes:
-    """All attributes but the destination: a node's many routes lead a few ways."""
-    parts = [nla.u32(15, table)]
-    if metric:
-        parts.append(nla.u32(6, metric))
-    if gateway is not None:
-        parts.append(nla.address(5, gateway))
-    if device is not None:
-        parts.append(nla.u32(4, device))
-    if source is not None:
-        parts.append(nla.address(7, source))
-    if mtu is not None:
-        parts.append(nla.nested(8, nla.u32(2, mtu)))
-    if next_hops:
-        parts.append(nla.attribute(9, b"".join(map(_hop, next_hops))))
+def _way(route: Route) -> bytes:
+    """All attributes but the destination."""
+    parts = [nla.u32(15, route.table)]
+    if route.metric:
+        parts.append(nla.u32(6, route.metric))
+    if route.gateway is not None:
+        parts.append(nla.address(5, route.gateway))
+    if route.device is not None:
+        parts.append(nla.u32(4, route.device))
+    if route.source is not None:
+        parts.append(nla.address(7, route.source))
+    if route.mtu is not None:
+        parts.append(nla.nested(8, nla.u32(2, route.mtu)))
+    if route.next_hops:
+        parts.append(nla.attribute(9, b"".join(map(_hop, route.next_hops))))
     return b"".join(parts)
 
 

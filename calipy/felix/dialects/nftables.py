@@ -30,6 +30,7 @@ from calipy.felix.rules.values import (
     Masquerade,
     Match,
     NoTrack,
+    OwnSource,
     Ports,
     Protocol,
     Reject,
@@ -112,15 +113,8 @@ def _render_match(match: Match) -> Iterator[bytes]:
             yield nft.compare(value, _negation(negated))
         case Family(family=family):
             yield from _family(family)
-        case Address(side=side, address=address, negated=negated):
-            family = 6 if ":" in address else 4
-            yield from _family(family)
-            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
-            yield nft.compare(nla.pack_address(address), _negation(negated))
-        case InSet(side=side, set=name, family=family, negated=negated):
-            yield from _family(family)
-            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
-            yield nft.lookup(name, negated=negated)
+        case Address() | InSet() | OwnSource():
+            yield from _render_address(match)
         case Protocol(number=number, negated=negated):
             yield nft.meta(nft.META_L4PROTO)
             yield nft.compare(bytes((number,)), _negation(negated))
@@ -137,6 +131,32 @@ def _render_match(match: Match) -> Iterator[bytes]:
         case LocalSource():
             yield nft.fib(nft.FIB_ADDRESS_TYPE, nft.FIB_SOURCE)
             yield nft.compare(struct.pack("=I", _LOCAL))
+
+
+def _render_address(match: Address | InSet | OwnSource) -> Iterator[bytes]:
+    match match:
+        case Address(side=side, address=address, negated=negated):
+            family = 6 if ":" in address else 4
+            yield from _family(family)
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
+            whole, _, length = address.partition("/")
+            if length:
+                yield nft.bitwise(_mask(family, int(length)), bytes(_SIZES[family]))
+            yield nft.compare(nla.pack_address(whole), _negation(negated))
+        case InSet(side=side, set=name, family=family, negated=negated):
+            yield from _family(family)
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
+            yield nft.lookup(name, negated=negated)
+        case OwnSource(set=name, family=family, negated=negated):
+            yield from _family(family)
+            yield nft.meta(nft.META_IIFNAME)
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, "source"], _SIZES[family], register=2)
+            yield nft.lookup(name, negated=negated)
+
+
+def _mask(family: int, length: int) -> bytes:
+    size = 8 * _SIZES[family]
+    return ((1 << size) - (1 << (size - length))).to_bytes(_SIZES[family], "big")
 
 
 def _family(family: int) -> Iterator[bytes]:
@@ -221,23 +241,32 @@ def _parse_meta(key: int, parts: list[nft.Expression]) -> tuple[Match, int]:
         return Protocol(value[0], negated), 2
     if key == nft.META_NFPROTO:
         family = _FAMILIES[value[0]]
-        following = parts[2] if len(parts) > 3 else None
-        if following is not None and following.name == "payload" and _header(following) == nft.NETWORK_HEADER:
-            return _parse_address(family, _attributes(following), parts[3]), 4
+        match [part.name for part in parts[2:5]]:
+            case ["payload", "bitwise" | "cmp" | "lookup", *_] if _header(parts[2]) == nft.NETWORK_HEADER:
+                return _parse_address(family, parts[2:])
+            case ["meta", "payload", "lookup"]:
+                found = _attributes(parts[4])
+                return OwnSource(nla.as_text(found[1]), family, _is_negated(found)), 5
         return Family(family), 2
     direction = next(direction for direction, number in _META_NAMES.items() if number == key)
     prefix = len(value) < _NAME_SIZE
     return Interface(direction, value.rstrip(b"\0").decode(), prefix, negated), 2  # type: ignore[arg-type]
 
 
-def _parse_address(family: int, load: dict[int, memoryview], test: nft.Expression) -> Match:
-    offset = nla.as_be32(load[3])
+def _parse_address(family: int, parts: list[nft.Expression]) -> tuple[Match, int]:
+    offset = nla.as_be32(_attributes(parts[0])[3])
     side = next(side for (known, side), at in _OFFSETS.items() if known == family and at == offset)
-    found = _attributes(test)
-    if test.name == "lookup":
-        negated = 5 in found and bool(nla.as_be32(found[5]))
-        return InSet(side, nla.as_text(found[1]), family, negated)  # type: ignore[arg-type]
-    return Address(side, nla.as_address(_data(found[3])), nla.as_be32(found[2]) == nft.NOT_EQUAL)  # type: ignore[arg-type]
+    found = _attributes(parts[1])
+    if parts[1].name == "lookup":
+        return InSet(side, nla.as_text(found[1]), family, _is_negated(found)), 4  # type: ignore[arg-type]
+    length = f"/{int.from_bytes(_data(found[4]), 'big').bit_count()}" if parts[1].name == "bitwise" else ""
+    test = _attributes(parts[2]) if length else found
+    negated = nla.as_be32(test[2]) == nft.NOT_EQUAL
+    return Address(side, nla.as_address(_data(test[3])) + length, negated), 5 if length else 4  # type: ignore[arg-type]
+
+
+def _is_negated(lookup: dict[int, memoryview]) -> bool:
+    return 5 in lookup and bool(nla.as_be32(lookup[5]))
 
 
 def _parse_transport(load: dict[int, memoryview], test: nft.Expression) -> Match:
@@ -309,18 +338,26 @@ def _data(nested: memoryview) -> bytes:
 # --- elements ---
 
 
-def element_keys(kind: str, key: str) -> tuple[bytes, bytes | None]:
-    """An element's key as bytes, and for a prefix the key after its last (None at the end of all addresses)."""
-    if kind == "interfaces":
-        return key.encode().ljust(_NAME_SIZE, b"\0"), None
+def element_key(kind: str, key: str) -> bytes:
+    """The key of an element that stands for itself: an address, an interface, or an interface and its address."""
     if kind == "addresses":
-        return nla.pack_address(key), None
-    network = ipaddress.ip_network(key)
-    size = _SIZES[network.version]
-    beyond = int(network.broadcast_address) + 1
-    return network.network_address.packed, beyond.to_bytes(size, "big") if beyond >> (8 * size) == 0 else None
+        return nla.pack_address(key)
+    interface, _, address = key.partition(" ")
+    name = interface.encode().ljust(_NAME_SIZE, b"\0")
+    return name + nla.pack_address(address) if address else name
 
 
 def element_name(kind: str, key: bytes) -> str:
-    """The inverse for whole keys."""
-    return key.rstrip(b"\0").decode() if kind == "interfaces" else nla.as_address(key)
+    """The inverse."""
+    if kind == "addresses":
+        return nla.as_address(key)
+    interface = key[:_NAME_SIZE].rstrip(b"\0").decode()
+    return f"{interface} {nla.as_address(key[_NAME_SIZE:])}" if kind == "sources" else interface
+
+
+def interval(prefix: str) -> tuple[bytes, bytes | None]:
+    """A prefix's first key, and the key after its last (None at the end of all addresses)."""
+    network = ipaddress.ip_network(prefix)
+    size = _SIZES[network.version]
+    beyond = int(network.broadcast_address) + 1
+    return network.network_address.packed, beyond.to_bytes(size, "big") if beyond >> (8 * size) == 0 else None

@@ -16,6 +16,7 @@ from calipy.felix.rules.values import (
     LocalSource,
     Masquerade,
     Match,
+    OwnSource,
     Ports,
     Protocol,
     Rule,
@@ -44,10 +45,8 @@ def _match(match: Match) -> str:
             return f"{_not(negated)}{direction} {name}{'*' if prefix else ''}"
         case Family(family=family):
             return f"ipv{family}"
-        case Address(side=side, address=address, negated=negated):
-            return f"{_not(negated)}{_ENDS[side]} {address}"
-        case InSet(side=side, set=name, negated=negated):
-            return f"{_not(negated)}{_ENDS[side]} @{name}"
+        case Address() | InSet() | OwnSource():
+            return _address(match)
         case Protocol(number=number, negated=negated):
             return f"{_not(negated)}{_PROTOCOLS.get(number, number)}"
         case Ports(side=side, first=first, last=last):
@@ -58,6 +57,17 @@ def _match(match: Match) -> str:
             return f"state {','.join(states)}"
         case LocalSource():
             return "from this node"
+
+
+def _address(match: Address | InSet | OwnSource) -> str:
+    match match:
+        case Address(side=side, address=address):
+            found = f"{_ENDS[side]} {address}"
+        case InSet(side=side, set=name):
+            found = f"{_ENDS[side]} @{name}"
+        case OwnSource(set=name):
+            found = f"in and from @{name}"
+    return _not(match.negated) + found
 
 
 def _action(rule: Rule) -> str:

@@ -8,27 +8,35 @@ from __future__ import annotations
 import errno
 import hashlib
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from calipy.felix.dialects import nftables as dialect
 from calipy.felix.ledger import LEFTOVER
-from calipy.felix.objects import ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
+from calipy.felix.objects import Alter, Delete, Found, ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
 from calipy.felix.rules.values import Chain, Drop, Element, Goto, Hook, Jump, SetSpec
 from calipy.netlink import nf_tables as nft
 from calipy.netlink.messages import Message
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 
 TABLE = "calipy"
-_PUT_RANKS = {"set": 0, "chain": 1, "element": 2}
+_PUT_RANKS = {"set": 0, "chain": 1, "members": 2, "element": 2}
 _DELETE_RANKS = {"element": 3, "chain": 4, "set": 5}
-_TYPES = {"interfaces": (41, 16), 4: (7, 4), 6: (8, 16)}
-"""nft's numbers of its types ifname, ipv4_addr, ipv6_addr, and their sizes."""
+_ADDRESSES, _SOURCES = {4: (7, 4), 6: (8, 16)}, {4: (41 << 6 | 7, 20), 6: (41 << 6 | 8, 32)}
+_INTERFACES = (41, 16)
+"""nft's numbers of its types ipv4_addr, ipv6_addr and ifname, six bits each where they are joined, and their sizes."""
+_SINGLY = ("interfaces", "sources")
+"""Kinds of sets whose elements have owners of their own."""
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
+
+
+_Names = tuple[ObjectName, ...]
+"""The objects that a message is about."""
 
 
 class TableOwned(OSError):
@@ -87,25 +95,26 @@ class NftablesDriver:
 
     def order(self, op: Op) -> int:
         """Sets, chains, elements; then away with elements, chains, sets."""
-        return (_PUT_RANKS if isinstance(op, Put) else _DELETE_RANKS)[op.name.kind]
+        return (_DELETE_RANKS if isinstance(op, Delete) else _PUT_RANKS)[op.name.kind]
 
     def leftover(self, name: ObjectName) -> Owner:
         """No difference is made."""
         return LEFTOVER
 
     def fingerprint(self, value: Struct) -> bytes:
-        """A chain's is made of its hook and its rules' fingerprints, for those can be read back."""
+        """A chain's is made of its hook and its rules' fingerprints, for those can be read back; all else can be
+        read as it is."""
         if isinstance(value, Chain):
             return _chain_fingerprint(value.hook, [fingerprint(rule).hex() for rule in value.rules])
-        return fingerprint(value)
+        return msgspec.msgpack.encode(value)
 
     # --- reading ---
 
-    def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
+    def read(self) -> Iterator[Found | None]:
         """The table's chains, sets and elements."""
         if not self._opened:
             self.open()
-        found: dict[ObjectName, bytes] = {}
+        found: dict[ObjectName, bytes | frozenset[str]] = {}
         self._specs = {}
         if not self.exists():
             yield found
@@ -132,76 +141,91 @@ class NftablesDriver:
             yield from self._read_set(nft.parse_set(body), found)
         yield found
 
-    def _read_set(self, record: nft.SetRecord, found: dict[ObjectName, bytes]) -> Iterator[None]:
+    def _read_set(self, record: nft.SetRecord, found: dict[ObjectName, bytes | frozenset[str]]) -> Iterator[None]:
         spec = _spec(record)
         if spec is None:  # its elements go with it
             found[ObjectName("set", record.name)] = _STRANGE
             return
         self._specs[record.name] = spec
-        found[ObjectName("set", record.name)] = fingerprint(spec)
+        found[ObjectName("set", record.name)] = self.fingerprint(spec)
         bodies: list[memoryview] = []
         for step in self._socket.dump_slices(nft.get_elements(TABLE, record.name)):
             bodies = step or bodies
             yield None
-        elements = [element for body in bodies for element in nft.parse_elements(body)]
-        for count, value in enumerate(_elements(record.name, spec, elements)):
-            found[ObjectName("element", f"{record.name} {value.key}")] = fingerprint(value)
-            if count % _SLICE == _SLICE - 1:
-                yield None
+        elements: list[nft.ElementRecord] = []
+        for body in bodies:
+            elements.extend(nft.parse_elements(body))
+            yield None
+        if spec.kind == "prefixes":
+            found[ObjectName("members", record.name)] = frozenset(_prefixes(elements))
+        elif spec.kind == "addresses":
+            members = frozenset(dialect.element_name(spec.kind, element.key) for element in elements)
+            found[ObjectName("members", record.name)] = members
+        else:
+            for element in elements:
+                name = f"{record.name} {dialect.element_name(spec.kind, element.key)}"
+                found[ObjectName("element", name)] = self.fingerprint(Element(_verdict(element.verdict)))
 
     # --- writing ---
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
-        """One transaction."""
+        """One transaction. Elements of one set share messages; where one of these is refused, the transaction is tried
+        again with each element by itself, so that the kernel names the one that it means."""
         if not self._opened:
             self.open()
+        outcome = self._transact(ops, together=True)
+        return outcome if outcome is not None else self._transact(ops, together=False) or Outcome()
+
+    def _transact(self, ops: tuple[Op, ...], *, together: bool) -> Outcome | None:
+        """None: a message of several elements was refused."""
         messages: list[Message] = [nft.table(TABLE, self._flags)]
-        owners: list[ObjectName | None] = [None]
-        for name, message in self._messages(ops):
+        told: list[_Names] = [()]
+        for names, message in self._messages(ops, together=together):
             messages.append(message)
-            owners.append(name)
+            told.append(names)
         self.batches += 1
-        refusals = self._socket.batch(nft.batch(messages))
         named: dict[ObjectName, Refusal] = {}
-        for refusal in refusals:
-            refused = owners[refusal.index - 1] if refusal.index > 0 else None
-            if refused is None:
+        for refusal in self._socket.batch(nft.batch(messages)):
+            names = told[refusal.index - 1] if refusal.index > 0 else ()
+            if not names:
                 return Outcome(resync=f"the kernel refused a batch: {refusal.text}")
-            named.setdefault(refused, Refusal(refused, refusal.errno, refusal.text))
+            if len(names) > 1:
+                return None
+            named.setdefault(names[0], Refusal(names[0], refusal.errno, refusal.text))
         for name, found in named.items():
-            if _is_delete(ops, name):
+            if any(op.name == name and isinstance(op, Delete) for op in ops):
                 # Gone already, or used by what others put into the table: a reading finds either.
                 return Outcome(resync=f"{name.kind} {name.name} can't be deleted: {found.reason}")
         return Outcome(refusals=tuple(named.values()))
 
-    def _messages(self, ops: Sequence[Op]) -> Iterator[tuple[ObjectName, Message]]:
+    def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[tuple[_Names, Message]]:
         """All new chains come before any rule: they may refer to each other. Elements go before others come: prefixes
         of one set must not overlap at any time."""
         chains = [op for op in ops if isinstance(op, Put) and isinstance(op.value, Chain)]
         for op in ops:
             if isinstance(op, Put) and isinstance(op.value, SetSpec):
-                yield op.name, self._new_set(op.name.name, op.value)
+                yield (op.name,), self._new_set(op.name.name, op.value)
         for op in chains:
             assert isinstance(op.value, Chain)
-            yield op.name, nft.chain(TABLE, op.name.name, _netlink_hook(op.value.hook))
+            yield (op.name,), nft.chain(TABLE, op.name.name, _netlink_hook(op.value.hook))
         for op in chains:
             assert isinstance(op.value, Chain)
             yield from self._fill(op, op.value)
-        yield from self._element_messages(ops, delete=True)
-        yield from self._element_messages(ops, delete=False)
+        yield from self._element_messages(self._leaving(ops), delete=True, together=together)
+        yield from self._element_messages(self._coming(ops), delete=False, together=together)
         for op in ops:
-            if not isinstance(op, Put) and op.name.kind == "chain":
-                yield op.name, nft.flush_chain(TABLE, op.name.name)
+            if isinstance(op, Delete) and op.name.kind == "chain":
+                yield (op.name,), nft.flush_chain(TABLE, op.name.name)
         for op in ops:
-            if not isinstance(op, Put) and op.name.kind != "element":
+            if isinstance(op, Delete) and op.name.kind != "element":
                 name = op.name.name
                 is_chain = op.name.kind == "chain"
-                yield op.name, nft.delete_chain(TABLE, name) if is_chain else nft.delete_set(TABLE, name)
+                yield (op.name,), nft.delete_chain(TABLE, name) if is_chain else nft.delete_set(TABLE, name)
 
     def _new_set(self, name: str, spec: SetSpec) -> Message:
         self._set_number += 1
         self._specs[name] = spec
-        key_type, length = _TYPES["interfaces" if spec.kind == "interfaces" else spec.family]
+        key_type, length = _key_type(spec)
         maps = spec.kind == "interfaces"
         return nft.set_(
             TABLE,
@@ -214,48 +238,69 @@ class NftablesDriver:
             user_data=nft.HOST_ORDER_KEY if maps else b"",
         )
 
-    def _fill(self, op: Put, chain: Chain) -> Iterator[tuple[ObjectName, Message]]:
+    def _fill(self, op: Put, chain: Chain) -> Iterator[tuple[_Names, Message]]:
         if op.replaces:
-            yield op.name, nft.flush_chain(TABLE, op.name.name)
+            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
         for rule in chain.rules:
-            yield op.name, nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule))
+            yield (op.name,), nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule))
 
-    def _element_messages(self, ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[ObjectName, Message]]:
-        """Elements of one set in as few messages as they fit, but each verdict alone: a refusal names its owner."""
-        groups: dict[str, list[bytes]] = {}
-        firsts: dict[str, ObjectName] = {}
+    def _leaving(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
+        """Set, object and bytes of each element that goes, or makes room for another value. What is in a set that goes
+        as a whole goes with it."""
+        gone = {op.name.name for op in ops if isinstance(op, Delete) and op.name.kind == "set"}
         for op in ops:
-            if op.name.kind != "element" or (not isinstance(op, Put)) != delete:
-                continue
-            set_name, _, key = op.name.name.partition(" ")
-            value = op.value if isinstance(op, Put) else None
-            verdict = value.verdict if isinstance(value, Element) else None
-            encoded = self._encode(set_name, key, verdict)
-            if self._specs[set_name].kind == "interfaces":
-                if isinstance(op, Put) and op.replaces:
-                    yield op.name, next(nft.elements(TABLE, set_name, self._encode(set_name, key, None), delete=True))
-                yield op.name, next(nft.elements(TABLE, set_name, encoded, delete=delete))
-            else:
-                groups.setdefault(set_name, []).extend(encoded)
-                firsts.setdefault(set_name, op.name)
-        for set_name, encoded in groups.items():
-            for message in nft.elements(TABLE, set_name, encoded, delete=delete):
-                yield firsts[set_name], message
+            if isinstance(op, Alter):
+                if op.name.name not in gone:
+                    yield from self._members(op, op.removed)
+            elif op.name.kind == "element" and (isinstance(op, Delete) or op.replaces):
+                set_name, _, key = op.name.name.partition(" ")
+                if set_name not in gone:
+                    key_bytes = dialect.element_key(self._specs[set_name].kind, key)
+                    yield set_name, op.name, nft.element(key_bytes)
 
-    def _encode(self, set_name: str, key: str, verdict: Goto | Jump | Drop | None) -> list[bytes]:
-        spec = self._specs[set_name]
-        start, end = dialect.element_keys(spec.kind, key)
-        if spec.kind != "prefixes":
-            return [nft.element(start, _netlink_verdict(verdict))]
-        parts = [nft.element(start)]
-        return [*parts, nft.element(end, interval_end=True)] if end is not None else parts
+    def _coming(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
+        for op in ops:
+            if isinstance(op, Alter):
+                yield from self._members(op, op.added)
+            elif isinstance(op, Put) and isinstance(op.value, Element):
+                set_name, _, key = op.name.name.partition(" ")
+                key_bytes = dialect.element_key(self._specs[set_name].kind, key)
+                yield set_name, op.name, nft.element(key_bytes, _netlink_verdict(op.value.verdict))
+
+    def _members(self, op: Alter, keys: frozenset[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
+        set_name = op.name.name
+        if keys and self._specs[set_name].kind == "prefixes":
+            for key in sorted(keys):
+                start, end = dialect.interval(key)
+                yield set_name, op.name, nft.element(start)
+                if end is not None:
+                    yield set_name, op.name, nft.element(end, interval_end=True)
+            return
+        for key in keys:
+            yield set_name, op.name, nft.element(dialect.element_key("addresses", key))
+
+    def _element_messages(
+        self, elements: Iterable[tuple[str, ObjectName, bytes]], *, delete: bool, together: bool
+    ) -> Iterator[tuple[_Names, Message]]:
+        groups: dict[object, tuple[str, dict[ObjectName, None], list[bytes]]] = {}
+        for set_name, name, encoded in elements:
+            key = set_name if together else (set_name, name)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = (set_name, {}, [])
+            group[1][name] = None
+            group[2].append(encoded)
+        for set_name, names, found in groups.values():
+            for message in nft.elements(TABLE, set_name, found, delete=delete):
+                yield tuple(names), message
 
 
-def _is_delete(ops: Sequence[Op], name: ObjectName) -> bool:
-    return any(op.name == name and not isinstance(op, Put) for op in ops)
+_NO_RULES = b"no rules"
 
 
 def _chain_fingerprint(hook: Hook | None, rules: Sequence[str]) -> bytes:
+    if hook is None and not rules:
+        return _NO_RULES
     at = f"{hook.type} {hook.hook} {hook.priority}" if hook is not None else ""
     return hashlib.blake2b("\n".join([at, *rules]).encode(), digest_size=8).digest()
 
@@ -274,15 +319,11 @@ def _hook(hook: nft.Hook | None) -> Hook | None:
 
 
 def _netlink_verdict(verdict: Goto | Jump | Drop | None) -> nft.Verdict | None:
-    match verdict:
-        case Goto(chain=chain):
-            return nft.Verdict(nft.GOTO, chain)
-        case Jump(chain=chain):
-            return nft.Verdict(nft.JUMP, chain)
-        case Drop():
-            return nft.Verdict(nft.DROP)
-        case None:
-            return None
+    if isinstance(verdict, Goto):
+        return nft.Verdict(nft.GOTO, verdict.chain)
+    if isinstance(verdict, Jump):
+        return nft.Verdict(nft.JUMP, verdict.chain)
+    return nft.Verdict(nft.DROP) if verdict is not None else None
 
 
 def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
@@ -296,22 +337,27 @@ def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
     return known.get(verdict.code)
 
 
+def _key_type(spec: SetSpec) -> tuple[int, int]:
+    if spec.kind == "interfaces":
+        return _INTERFACES
+    return (_SOURCES if spec.kind == "sources" else _ADDRESSES)[spec.family]
+
+
 def _spec(record: nft.SetRecord) -> SetSpec | None:
     """None for a key that no set or map of ours has."""
     key = (record.key_type, record.key_length)
     if record.flags & nft.SET_MAP:
-        return SetSpec("interfaces") if key == _TYPES["interfaces"] else None
-    family = next((family for family in (4, 6) if _TYPES[family] == key), None)
-    if family is None:
-        return None
-    return SetSpec("prefixes" if record.flags & nft.SET_INTERVAL else "addresses", family)
+        return SetSpec("interfaces") if key == _INTERFACES else None
+    for family in (4, 6):
+        if key == _SOURCES[family]:
+            return SetSpec("sources", family)
+        if key == _ADDRESSES[family]:
+            return SetSpec("prefixes" if record.flags & nft.SET_INTERVAL else "addresses", family)
+    return None
 
 
-def _elements(name: str, spec: SetSpec, records: Sequence[nft.ElementRecord]) -> Iterator[Element]:
-    if spec.kind != "prefixes":
-        for record in records:
-            yield Element(name, dialect.element_name(spec.kind, record.key), _verdict(record.verdict))
-        return
+def _prefixes(records: Sequence[nft.ElementRecord]) -> Iterator[str]:
+    """The prefixes that make up the ranges of an interval set."""
     edges = sorted(records, key=lambda record: (record.key, not record.interval_end))
     for position, record in enumerate(edges):
         if record.interval_end:
@@ -322,7 +368,7 @@ def _elements(name: str, spec: SetSpec, records: Sequence[nft.ElementRecord]) ->
         high = int.from_bytes(following, "big") - 1 if following is not None else (1 << (8 * size)) - 1
         make = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
         for network in ipaddress.summarize_address_range(make(low), make(high)):
-            yield Element(name, str(network))
+            yield str(network)
 
 
 def open_driver(namespace: int | None = None) -> NftablesDriver:

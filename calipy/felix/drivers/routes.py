@@ -7,6 +7,7 @@ removeExternalRoutes says so, all on workload interfaces: so what a Calico node 
 from __future__ import annotations
 
 import errno
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
@@ -40,9 +41,9 @@ class RoutesDriver:
         """`owns_link` tells by a link's index whether all routes over it are ours."""
         self._socket = socket
         self._owns_link = owns_link
-        self._protocols: dict[ObjectName, int] = {}
-        self._links: dict[ObjectName, tuple[int, ...]] = {}
-        self._over: dict[int, set[ObjectName]] = {}
+        self._there: dict[ObjectName, KernelRoute] = {}
+        """As last read or written."""
+        self._over: defaultdict[int, set[ObjectName]] = defaultdict(set)
 
     def fingerprint(self, value: Struct) -> bytes:
         """Of a KernelRoute."""
@@ -50,7 +51,7 @@ class RoutesDriver:
 
     def leftover(self, name: ObjectName) -> Owner:
         """Routes that BGP learned can be held apart from the rest."""
-        return LEARNED_LEFTOVER if self._protocols.get(name) == PROTOCOL_BIRD else LEFTOVER
+        return LEARNED_LEFTOVER if self._protocol(name) == PROTOCOL_BIRD else LEFTOVER
 
     def over(self, index: int) -> frozenset[ObjectName]:
         """The routes, as last read or written, that lead over a link."""
@@ -63,7 +64,7 @@ class RoutesDriver:
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """All routes of ours, both families."""
         found: dict[ObjectName, bytes] = {}
-        self._protocols, self._links, self._over = {}, {}, {}
+        self._there, self._over = {}, defaultdict(set)
         for family in (4, 6):
             bodies: list[memoryview] = []
             for step in self._socket.dump_slices(rtnetlink.dump_routes(family, table=MAIN_TABLE)):
@@ -83,19 +84,21 @@ class RoutesDriver:
         found[name] = fingerprint(value)
         self._remember(name, value)
 
+    def _protocol(self, name: ObjectName) -> int:
+        """rtnetlink protocol of a route that is there; 0 = unknown, or any."""
+        there = self._there.get(name)
+        return there.protocol if there is not None else 0
+
     def _remember(self, name: ObjectName, value: KernelRoute | None) -> None:
-        for index in self._links.pop(name, ()):
-            self._over[index].discard(name)
-            if not self._over[index]:
-                del self._over[index]
-        if value is None:
-            self._protocols.pop(name, None)
-            return
-        self._protocols[name] = value.protocol
-        if value.ways:
-            self._links[name] = tuple({way.index for way in value.ways})
-            for index in self._links[name]:
-                self._over.setdefault(index, set()).add(name)
+        before = self._there.pop(name, None)
+        for way in before.ways if before is not None else ():
+            self._over[way.index].discard(name)
+            if not self._over[way.index]:
+                del self._over[way.index]
+        if value is not None:
+            self._there[name] = value
+            for way in value.ways:
+                self._over[way.index].add(name)
 
     def _ours(self, route: rtnetlink.Route) -> bool:
         if route.protocol in (PROTOCOL_CALIPY, PROTOCOL_BIRD):
@@ -105,7 +108,7 @@ class RoutesDriver:
 
     def apply(self, ops: tuple[Op, ...]) -> Outcome:
         """Writes routes; each is taken or refused by itself."""
-        answers = self._socket.request([self._message(op) for op in ops])
+        answers = self._socket.request(self._messages(ops))
         refusals = tuple(found for answer in answers if (found := self._judge(ops[answer.index], answer)) is not None)
         refused = {refusal.name for refusal in refusals}
         for op in ops:
@@ -122,25 +125,38 @@ class RoutesDriver:
         if op.replaces and answer.errno == errno.EINVAL and ":" in op.name.name:
             # Linux finds an IPv6 gateway of a tunnel, which lies in its node's block, by the very route that is to be
             # replaced, and refuses it where that one has another device.
-            again = self._socket.request([self._delete(op.name), self._message(op)])
+            again = self._socket.request([self._delete(op.name), *self._messages((op,))])
             if not any(second.index == 1 for second in again):
                 return None
         return Refusal(op.name, answer.errno, answer.text)
 
-    def _message(self, op: Op) -> Message:
-        key = route_key(op.name)
-        if isinstance(op, Put):
-            assert isinstance(op.value, KernelRoute)
-            way = _pattern(op.value, key.table, key.metric, ":" in key.prefix)
-            return rtnetlink.put_route(way, key.prefix)
-        return self._delete(op.name)
+    def _messages(self, ops: tuple[Op, ...]) -> list[Message]:
+        putters: dict[tuple[int, str, str, bool], Callable[[str], Message]] = {}
+        messages = []
+        for op in ops:
+            if not isinstance(op, Put):
+                messages.append(self._delete(op.name))
+                continue
+            table, prefix, metric = op.name.name.split(" ")
+            way = (id(op.value), table, metric, ":" in prefix)
+            put = putters.get(way)
+            if put is None:
+                assert isinstance(op.value, KernelRoute)
+                pattern = netlink_route(RouteKey(int(table), prefix, int(metric)), op.value)
+                put = putters[way] = rtnetlink.put_routes(pattern)
+            messages.append(put(prefix))
+        return messages
 
     def _delete(self, name: ObjectName) -> Message:
-        key, protocol = route_key(name), self._protocols.get(name, 0)
+        key = route_key(name)
         family = 6 if ":" in key.prefix else 4
         return rtnetlink.delete_route(
             rtnetlink.Route(
-                family=family, destination=key.prefix, table=key.table, metric=key.metric, protocol=protocol
+                family=family,
+                destination=key.prefix,
+                table=key.table,
+                metric=key.metric,
+                protocol=self._protocol(name),
             )
         )
 
@@ -162,12 +178,6 @@ def kernel_route(route: rtnetlink.Route) -> KernelRoute:
         source=route.source or "",
         mtu=route.mtu or 0,
     )
-
-
-@lru_cache(_FEW)
-def _pattern(value: KernelRoute, table: int, metric: int, six: bool) -> rtnetlink.Route:
-    """The route to nowhere in particular that many of a node's routes have in common."""
-    return netlink_route(RouteKey(table, "::/0" if six else "0.0.0.0/0", metric), value)
 
 
 _fingerprint = lru_cache(_FEW)(fingerprint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from calipy.felix.calc.change import Change, NodeState, SetKey
+from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.objects import Objects, Owner
 from calipy.felix.plans import Plan
 from calipy.felix.rules import endpoints, sets, statics
@@ -43,11 +43,8 @@ class RulesPlanner:
             if key not in state.sets:
                 yield Plan(set_owner(key))
                 continue
-            amendment = None if key in change.sets else sets.amendment(key, change.members[key], state)
-            if amendment is not None:
-                yield Plan(set_owner(key), added=amendment[0], removed=amendment[1], amends=True)
-            else:
-                yield self._set(key, state)
+            delta = None if key in change.sets else change.members[key]
+            yield self._set(key, state, delta)
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
         """All that one owner wants."""
@@ -71,9 +68,10 @@ class RulesPlanner:
         objects = endpoints.compile(endpoint, state.settings) if endpoint is not None else None
         return Plan(endpoint_owner(id_), objects)
 
-    def _set(self, key: SetKey, state: NodeState) -> Plan:
+    def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Plan:
         self.compiled += 1
-        return Plan(set_owner(key), sets.compile(key, state))
+        moved = sets.moved(key, delta, state) if delta is not None else {}
+        return Plan(set_owner(key), sets.compile(key, state), moved)
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """An endpoint whose rules are refused drops everything; others stay as they are until they are retried."""

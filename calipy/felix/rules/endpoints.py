@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import Struct
 
 from calipy.felix.calc.settings import FelixSettings
@@ -11,11 +9,9 @@ from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names
 from calipy.felix.rules.values import (
     Action,
-    Address,
     Chain,
     Drop,
     Element,
-    Family,
     Goto,
     Reject,
     Rule,
@@ -27,14 +23,13 @@ from calipy.model.origins import Origin
 def compile(endpoint: WorkloadEndpoint, settings: FelixSettings) -> Objects:
     """Chains for packets from and to the endpoint, and the entries that lead there. What is the same for every endpoint
     stands once, before the dispatch (`statics`)."""
-    origin = Origin("endpoint", endpoint.id.workload)
-    return dict(_objects(endpoint.interface, tuple(_spoofed(endpoint, settings, origin)), ()))
+    return {**_objects(endpoint.interface, (), ()), **_sources(endpoint)}
 
 
 def closed(endpoint: WorkloadEndpoint) -> Objects:
     """The closed form: nothing passes, for the kernel refused what should."""
     rule = Rule((), Drop(), Origin("refused", endpoint.id.workload))
-    return dict(_objects(endpoint.interface, (rule,), (rule,)))
+    return _objects(endpoint.interface, (rule,), (rule,))
 
 
 def deny(settings: FelixSettings) -> Action:
@@ -42,21 +37,23 @@ def deny(settings: FelixSettings) -> Action:
     return Reject() if settings.filter_deny_action == "REJECT" else Drop()
 
 
-def _objects(
-    interface: str, from_rules: tuple[Rule, ...], to_rules: tuple[Rule, ...]
-) -> Iterator[tuple[ObjectName, Struct]]:
-    for dispatch, name, rules in (
-        (names.FROM_WORKLOAD, names.from_chain(interface), from_rules),
-        (names.TO_WORKLOAD, names.to_chain(interface), to_rules),
-    ):
-        yield names.chain(name), Chain(rules)
-        map_ = names.map_of(dispatch)
-        yield names.element(map_, interface), Element(map_, interface, Goto(name))
+def _objects(interface: str, from_rules: tuple[Rule, ...], to_rules: tuple[Rule, ...]) -> dict[ObjectName, Struct]:
+    from_chain, to_chain = names.from_chain(interface), names.to_chain(interface)
+    return {
+        names.chain(from_chain): Chain(from_rules),
+        names.element(_FROM_MAP, interface): Element(Goto(from_chain)),
+        names.chain(to_chain): Chain(to_rules),
+        names.element(_TO_MAP, interface): Element(Goto(to_chain)),
+    }
 
 
-def _spoofed(endpoint: WorkloadEndpoint, settings: FelixSettings, origin: Origin) -> Iterator[Rule]:
+_FROM_MAP, _TO_MAP = names.map_of(names.FROM_WORKLOAD), names.map_of(names.TO_WORKLOAD)
+_SOURCE = Element()
+
+
+def _sources(endpoint: WorkloadEndpoint) -> dict[ObjectName, Struct]:
     """No source address but its own."""
-    for family in (4, 6):
-        own = [address for address in endpoint.addresses if (6 if ":" in address else 4) == family]
-        others = tuple(Address("source", address, negated=True) for address in own)
-        yield Rule((Family(family), *others), deny(settings), Origin("spoofed", origin.name))
+    return {
+        names.element(names.SOURCES[6 if ":" in address else 4], f"{endpoint.interface} {address}"): _SOURCE
+        for address in endpoint.addresses
+    }

@@ -10,6 +10,8 @@ FROM_WORKLOAD, TO_WORKLOAD = "cali-from-wl-dispatch", "cali-to-wl-dispatch"
 """Dispatch chains, and the verdict maps of the same names with `-map`."""
 WORKLOAD_TO_HOST = "cali-wl-to-host"
 NAT_OUTGOING = "cali-nat-outgoing"
+SOURCES = {4: "cali40-workload-sources", 6: "cali60-workload-sources"}
+"""Which source addresses may come in by which interface."""
 
 
 def map_of(dispatch: str) -> str:
@@ -43,6 +45,11 @@ def set_(name: str) -> ObjectName:
     return ObjectName("set", name)
 
 
+def members(set_name_: str) -> ObjectName:
+    """The object that all members of a set are."""
+    return ObjectName("members", set_name_)
+
+
 def element(set_name_: str, key: str) -> ObjectName:
-    """The object that an element is."""
+    """The object that an element is; a pair's parts are joined by a space."""
     return ObjectName("element", f"{set_name_} {key}")

@@ -30,6 +30,7 @@ from calipy.felix.rules.values import (
     Masquerade,
     Match,
     NoTrack,
+    OwnSource,
     Ports,
     Protocol,
     Return,
@@ -82,9 +83,12 @@ def _objects(state: NodeState) -> Iterator[tuple[ObjectName, Struct]]:
     yield names.chain(names.WORKLOAD_TO_HOST), _workload_to_host(settings)
     yield names.chain(names.NAT_OUTGOING), Chain(tuple(_nat_outgoing(state)))
     yield names.chain("nat-POSTROUTING"), _postrouting(state)
-    incoming, outgoing = tuple(_untracked(state, "source")), tuple(_untracked(state, "destination"))
-    yield names.chain("raw-PREROUTING"), Chain(incoming, Hook(type="filter", hook="prerouting", priority=_RAW))
-    yield names.chain("raw-OUTPUT"), Chain(outgoing, Hook(type="filter", hook="output", priority=_RAW))
+    for family, set_name in names.SOURCES.items():
+        yield names.set_(set_name), SetSpec("sources", family)
+    incoming, outgoing = _untracked(state, "source"), _untracked(state, "destination")
+    prerouting = (*_spoofed(settings), *incoming)
+    yield names.chain("raw-PREROUTING"), Chain(prerouting, Hook(type="filter", hook="prerouting", priority=_RAW))
+    yield names.chain("raw-OUTPUT"), Chain(tuple(outgoing), Hook(type="filter", hook="output", priority=_RAW))
 
 
 def _workloads(settings: FelixSettings, direction: Direction) -> Iterator[Match]:
@@ -100,6 +104,16 @@ def _dispatch(dispatch: str, direction: Direction, settings: FelixSettings) -> C
             Rule((), deny(settings), Origin("static", "unknown interface")),
         )
     )
+
+
+def _spoofed(settings: FelixSettings) -> Iterator[Rule]:
+    """No workload sends by another's address, not even into a connection that is established: so this comes before
+    connection tracking. Link-local addresses are the link's own affair, and no further than the host."""
+    for workload in _workloads(settings, "in"):
+        for family, set_name in names.SOURCES.items():
+            local = (Address("source", "fe80::/10", negated=True),) if family == 6 else ()
+            stranger = OwnSource(set_name, family, negated=True)
+            yield Rule((workload, *local, stranger), Drop(), Origin("static", "spoofed"))
 
 
 def _insane(direction: Direction, settings: FelixSettings) -> Iterator[Rule]:

@@ -29,7 +29,7 @@ class Family(Struct, frozen=True, gc=False, tag="family"):
 
 
 class Address(Struct, frozen=True, gc=False, tag="address"):
-    """One address, whole."""
+    """One address, or with a prefix length (`fe80::/10`) any of those."""
 
     side: Side
     address: str
@@ -40,6 +40,14 @@ class InSet(Struct, frozen=True, gc=False, tag="in-set"):
     """An address in a named set of its family."""
 
     side: Side
+    set: str
+    family: int
+    negated: bool = False
+
+
+class OwnSource(Struct, frozen=True, gc=False, tag="own-source"):
+    """The incoming interface and the source address together in a named set of pairs."""
+
     set: str
     family: int
     negated: bool = False
@@ -77,7 +85,7 @@ class LocalSource(Struct, frozen=True, gc=False, tag="local-source"):
     """The source is an address of this node."""
 
 
-Match = Interface | Family | Address | InSet | Protocol | Ports | IcmpType | ConnectionState | LocalSource
+Match = Interface | Family | Address | InSet | OwnSource | Protocol | Ports | IcmpType | ConnectionState | LocalSource
 
 
 class Accept(Struct, frozen=True, gc=False, tag="accept"):
@@ -159,15 +167,14 @@ class Chain(Struct, frozen=True, gc=False, tag="chain"):
 
 
 class SetSpec(Struct, frozen=True, gc=False, tag="set"):
-    """A set of addresses or prefixes of a family, or a verdict map by interface name (family 0)."""
+    """A set of addresses, of prefixes, or of pairs of interface and source address, of a family; or a verdict map by
+    interface name (family 0)."""
 
-    kind: Literal["addresses", "prefixes", "interfaces"]
+    kind: Literal["addresses", "prefixes", "sources", "interfaces"]
     family: int = 0
 
 
 class Element(Struct, frozen=True, gc=False, tag="element"):
-    """A member of a set; in a map with its verdict."""
+    """What lies under a key in a set that many owners share, a verdict in a map; set and key are its object's name."""
 
-    set: str
-    key: str
     verdict: Goto | Jump | Drop | None = None

@@ -96,7 +96,7 @@ async def test_ipv6_switched_off_and_on(felix: Any, world: Any) -> None:
     assert "blackhole fd00:10::/122" in routes(node, 6)
     await node.configure(ipv6Support=False)
     assert "blackhole" not in routes(node, 6)
-    assert "cali60" not in node.host.run("nft", "list", "table", "inet", "calipy")
+    assert "cali60-network-ip-pools" not in node.host.run("nft", "list", "table", "inet", "calipy")
     await node.configure(ipv6Support=True)
     assert "blackhole fd00:10::/122" in routes(node, 6)
     assert "cali60-network-ip-pools" in node.host.run("nft", "list", "table", "inet", "calipy")

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from calipy.felix.calc.change import SetDelta
 from calipy.felix.ledger import LEFTOVER, Contradiction, Ledger
-from calipy.felix.objects import Delete, ObjectName, Op, Owner, Put, fingerprint
+from calipy.felix.objects import Alter, Delete, Members, ObjectName, Op, Owner, Put, fingerprint
 
 A, B = Owner("endpoint", "a"), Owner("endpoint", "b")
 CHAIN, SET = ObjectName("chain", "one"), ObjectName("set", "two")
@@ -17,8 +18,8 @@ class Value(Struct, frozen=True):
 
 
 def order(op: Op) -> int:
-    rank = ["set", "chain"].index(op.name.kind)
-    return rank if isinstance(op, Put) else 10 - rank
+    rank = ["set", "chain", "members"].index(op.name.kind)
+    return rank if isinstance(op, Put | Alter) else 10 - rank
 
 
 def ledger() -> Ledger:
@@ -84,12 +85,39 @@ def test_an_owner_on_hold_is_left_out_and_not_settled() -> None:
     assert not book.settled(A)
 
 
-def test_amend_touches_only_what_it_names() -> None:
+MEMBERS = ObjectName("members", "two")
+
+
+def members(*keys: str) -> Members:
+    return Members(frozenset(keys))
+
+
+def test_of_members_only_what_moved_is_written() -> None:
     book = ledger()
-    book.want(A, {CHAIN: Value(1), SET: Value(2)})
+    book.want(A, {SET: Value(1), MEMBERS: members("a", "b")})
+    assert book.pending()[-1] == Alter(A, MEMBERS, frozenset("ab"), frozenset())
     book.landed(book.pending())
-    book.amend(A, {CHAIN: Value(3)}, [SET])
-    assert book.pending() == (Put(A, CHAIN, Value(3), replaces=True), Delete(A, SET))
+    book.want(A, {SET: Value(1), MEMBERS: members("b", "c")}, {MEMBERS: SetDelta(frozenset("c"), frozenset("a"))})
+    assert book.pending() == (Alter(A, MEMBERS, frozenset("c"), frozenset("a")),)
+    assert not book.settled(A)
+    book.landed(book.pending())
+    assert book.idle
+    assert book.settled(A)
+    book.want(A, None)
+    assert book.pending() == (Alter(A, MEMBERS, frozenset(), frozenset("bc")), Delete(A, SET))
+
+
+def test_members_have_one_owner() -> None:
+    book = ledger()
+    book.want(A, {MEMBERS: members("a")})
+    with pytest.raises(Contradiction):
+        book.want(B, {MEMBERS: members("a")})
+
+
+def test_members_that_nobody_wants_are_a_leftover() -> None:
+    book = ledger()
+    book.found({MEMBERS: frozenset("a")})
+    assert book.pending() == (Alter(LEFTOVER, MEMBERS, frozenset(), frozenset("a")),)
 
 
 def test_an_object_that_vanished_is_written_again() -> None:
@@ -126,6 +154,33 @@ def test_whatever_happens_what_lands_is_what_is_wanted(
         assert book.pending() == ()
         assert book.settled(owner)
         assert kernel == {name: fingerprint(value) for name, value in wanted.items()}
+
+
+keys = st.frozensets(st.sampled_from("abcd"))
+
+
+@given(st.lists(st.tuples(keys, st.booleans(), st.booleans()), max_size=8), keys)
+def test_members_land_as_they_are_wanted_whatever_moves_meanwhile(
+    steps: list[tuple[frozenset[str], bool, bool]], found: frozenset[str]
+) -> None:
+    """Wants come by delta or whole, and some while the operations before them are still on their way."""
+    book, kernel, wanted, sent = ledger(), set(found), frozenset[str](), ()
+    book.found({MEMBERS: found} if found else {})
+    for keys_now, by_delta, lands in steps:
+        moved = {MEMBERS: SetDelta(keys_now - wanted, wanted - keys_now)} if by_delta else {}
+        book.want(A, {MEMBERS: Members(keys_now)}, moved)
+        wanted = keys_now
+        if not lands:
+            sent = sent or book.pending()
+            continue
+        for ops in (sent, None):
+            for op in book.pending() if ops is None else ops:
+                assert isinstance(op, Alter)
+                kernel = kernel - op.removed | op.added
+                book.landed((op,))
+        sent = ()
+        assert kernel == wanted
+        assert book.idle
 
 
 def test_only_what_is_wanted_and_believed_there_can_be_lost() -> None:

@@ -62,11 +62,11 @@ def enter(wanted: Wanted, plans: Any) -> list[Owner]:
     for plan in plans:
         touched.append(plan.owner)
         mine = wanted.setdefault(plan.owner, {})
-        if not plan.amends:
-            mine.clear()
-        for name in plan.removed:
-            mine.pop(name, None)
-        mine.update(plan.added if plan.amends else plan.objects or {})
+        for name, delta in plan.moved.items():
+            assert plan.objects is not None
+            assert mine[name].keys - delta.removed | delta.added == plan.objects[name].keys  # type: ignore[attr-defined]
+        mine.clear()
+        mine.update(plan.objects or {})
     return touched
 
 

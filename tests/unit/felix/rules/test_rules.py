@@ -24,6 +24,7 @@ from calipy.felix.rules.values import (
     Goto,
     Interface,
     Masquerade,
+    OwnSource,
     Reject,
     SourceNat,
 )
@@ -88,17 +89,11 @@ CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
     "not in sync yet": (statics.skeleton(FelixSettings(interface_prefixes=("cali", "tap"))), (
         "filter-FORWARD", "filter-INPUT")),
     "an endpoint": (endpoint(), ("cali-fw-cali1", "cali-tw-cali1")),
-    "an endpoint of one family": (
-        endpoint(replace(WEB, addresses=("10.244.0.1",))), ("cali-fw-cali1",)),
-    "an endpoint with two addresses": (
-        endpoint(replace(WEB, addresses=("10.244.0.1", "10.244.0.2"))), ("cali-fw-cali1",)),
     "no check for invalid": (
         static(disable_conntrack_invalid_check=True), ("cali-from-wl-dispatch", "cali-to-wl-dispatch")),
     "workloads may encapsulate": (
         static(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True), ("cali-from-wl-dispatch",)),
     "another VXLAN port": (static(vxlan_port=8472), ("cali-from-wl-dispatch",)),
-    "an endpoint, denied packets are rejected": (
-        endpoint(filter_deny_action="REJECT"), ("cali-fw-cali1", "cali-tw-cali1")),
     "a refused endpoint": (endpoints.closed(WEB), ("cali-fw-cali1", "cali-tw-cali1")),
 }  # fmt: skip
 
@@ -127,12 +122,42 @@ def test_every_case_is_there() -> None:
     assert list(expected()) == list(CASES)
 
 
-def test_an_endpoint_is_dispatched_to_by_its_interface() -> None:
-    elements = {name.name: value for name, value in endpoint().items() if isinstance(value, Element)}
+@pytest.mark.parametrize(
+    "addresses",
+    [("10.244.0.1",), ("fd00:10::1",), ("10.244.0.1", "fd00:10::1"), ("10.244.0.1", "10.244.0.2", "fd00:10::1")],
+)
+def test_an_endpoint_is_dispatched_to_by_its_interface_and_sends_by_its_addresses(addresses: tuple[str, ...]) -> None:
+    found = endpoint(replace(WEB, addresses=addresses))
+    elements = {name.name: value.verdict for name, value in found.items() if isinstance(value, Element)}
+    sources = {4: "cali40-workload-sources", 6: "cali60-workload-sources"}
     assert elements == {
-        "cali-from-wl-dispatch-map cali1": Element("cali-from-wl-dispatch-map", "cali1", Goto("cali-fw-cali1")),
-        "cali-to-wl-dispatch-map cali1": Element("cali-to-wl-dispatch-map", "cali1", Goto("cali-tw-cali1")),
+        "cali-from-wl-dispatch-map cali1": Goto("cali-fw-cali1"),
+        "cali-to-wl-dispatch-map cali1": Goto("cali-tw-cali1"),
+        **{f"{sources[6 if ':' in address else 4]} cali1 {address}": None for address in addresses},
     }
+
+
+def test_a_closed_endpoint_may_send_by_no_address() -> None:
+    elements = [name.name.partition(" ")[0] for name in endpoints.closed(WEB) if name.kind == "element"]
+    assert elements == ["cali-from-wl-dispatch-map", "cali-to-wl-dispatch-map"]
+
+
+def test_spoofed_packets_are_dropped_before_anything_else() -> None:
+    """Of each interface prefix and family, and before connection tracking could take them for an established flow."""
+    objects = static(TUNNEL4, interface_prefixes=("cali", "tap"))
+    chain = objects[ObjectName("chain", "raw-PREROUTING")]
+    assert isinstance(chain, Chain)
+    assert chain.hook is not None
+    assert chain.hook.priority < -200, "connection tracking is at -200"
+    assert [(rule.matches[0], rule.matches[-1], rule.action) for rule in chain.rules[:4]] == [
+        (
+            Interface("in", prefix, prefix=True),
+            OwnSource(f"cali{family}0-workload-sources", family, negated=True),
+            Drop(),
+        )
+        for prefix in ("cali", "tap")
+        for family in (4, 6)
+    ]
 
 
 def all_objects() -> list[tuple[str, Objects]]:
