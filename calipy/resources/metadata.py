@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 
 class ObjectMeta(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
@@ -70,6 +70,7 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     """One kind: its names in the API, its struct, and its judge of values."""
 
     name: str
+    """What it is called here: no other kind has this name, nor this plural."""
     group: str
     version: str
     plural: str
@@ -81,6 +82,14 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     """What a name may be: a DNS subdomain (RFC 1123) as most objects', a DNS label, or what its maker made of it."""
     short_names: tuple[str, ...] = ()
     namespaced: bool = False
+    kind: str = ""
+    """What its documents say in `kind`. Left out, it is `name`: two groups may call different things the same."""
+    resource: str = ""
+    """What the API's paths call it. Left out, it is `plural`."""
+
+    def __post_init__(self) -> None:
+        structs.force_setattr(self, "kind", self.kind or self.name)
+        structs.force_setattr(self, "resource", self.resource or self.plural)
 
     @property
     def api_version(self) -> str:
@@ -164,7 +173,7 @@ def _undecodable(kind: Kind[R], text: bytes | str, said: str) -> Refused:
     found = _value_at(document, "metadata.name"), _value_at(document, "metadata.namespace")
     name, namespace = (part if isinstance(part, str) else "" for part in found)
     what = str(Key(kind.name, name, namespace)) if name else kind.name
-    remedy = f"see the schema of {kind.api_version} {kind.name}"
+    remedy = f"see the schema of {kind.api_version} {kind.kind}"
     return Refused(what, [Problem(field or "the object", value, reason, remedy)])
 
 

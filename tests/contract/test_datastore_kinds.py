@@ -32,19 +32,34 @@ SPECS: dict[str, dict[str, Any]] = {
     "BGPConfiguration": {},
     "BGPPeer": {"peerIP": "192.0.2.1", "asNumber": 64512},
     "ClusterInformation": {"clusterGUID": "0123"},
+    "NetworkPolicy": {"selector": "all()", "ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}}]},
+    "GlobalNetworkPolicy": {"order": 10.5, "types": ["Egress"], "egress": [{"action": "Deny", "protocol": "TCP"}]},
+    "KubernetesNetworkPolicy": {
+        "podSelector": {"matchLabels": {"app": "web"}},
+        "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": "http"}]}],
+    },
+    "Tier": {"order": 7},
+    "NetworkSet": {"nets": ["192.0.2.0/24"]},
+    "GlobalNetworkSet": {"nets": ["192.0.2.0/24"]},
+    "Profile": {"labelsToApply": {"a": "b"}},
+    "Service": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+}
+OUTSIDE_SPEC: dict[str, dict[str, Any]] = {
+    "EndpointSlice": {"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 80}]},
 }
 FUTURE = {"fromTheFuture": {"deep": {"list": [1, {"a": "b"}], "text": "\u00e9"}}}
 SINGLE = ("FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration")
 
 
 def original(kind: Kind[Any]) -> dict[str, Any]:
-    """A valid object of `kind` as we would write it. A new kind needs its line in SPECS, if it has a required field."""
+    """A valid object of `kind` as we would write it. A new kind needs its line above, if it has a required field."""
     meta = {"name": "default" if kind.name in SINGLE else "a", **({"namespace": "one"} if kind.namespaced else {})}
     return {
         "apiVersion": kind.api_version,
-        "kind": kind.name,
+        "kind": kind.kind,
         "metadata": meta,
         "spec": SPECS.get(kind.name, {}),
+        **OUTSIDE_SPEC.get(kind.name, {}),
     }
 
 

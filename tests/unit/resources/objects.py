@@ -13,7 +13,7 @@ def made(kind: Kind[Any], spec: dict[str, Any], name: str = "a", **metadata: Any
     """An object of `kind`, decoded from its JSON."""
     document = {
         "apiVersion": kind.api_version,
-        "kind": kind.name,
+        "kind": kind.kind,
         "metadata": {"name": name, **metadata},
         "spec": spec,
     }
