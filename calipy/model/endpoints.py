@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from calipy.model.policies import TierBinding
+
 
 class EndpointId(Struct, frozen=True, gc=False, order=True):
     """Identity of a local endpoint, as Calico's WorkloadEndpoint names it on one node.
@@ -21,7 +23,7 @@ class EndpointId(Struct, frozen=True, gc=False, order=True):
 
 class WorkloadEndpoint(Struct, frozen=True, gc=False, kw_only=True):
     """An endpoint on this node, its two writers joined: container ID, interface and addresses come from CNI, the
-    rest from the Pod."""
+    rest from the Pod, and what governs it from the calculation."""
 
     id: EndpointId
     container_id: str
@@ -35,3 +37,7 @@ class WorkloadEndpoint(Struct, frozen=True, gc=False, kw_only=True):
     labels: dict[str, str] = {}
     mac: str = ""
     """The pod end's address where known: a permanent neighbour saves the first packet's ARP."""
+    tiers: tuple[TierBinding, ...] = ()
+    """The policies that govern it, tier by tier in their order; a tier without any is not here."""
+    profiles: tuple[str, ...] = ()
+    """Names of the profiles that decide where no tier has, in their order."""

@@ -1,14 +1,21 @@
-"""Sets of addresses that rules refer to."""
+"""Sets that rules refer to: what they are called, what is in them, and what decides who that is."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
 from typing import Literal, NewType
 
-SetId = NewType("SetId", str)
-"""Calico's identity of a set: `s:<hash of the canonical selector>`, or a fixed word for the built-in ones."""
+from msgspec import Struct
 
-SetKind = Literal["addresses", "prefixes"]
-"""Hash set of whole addresses, or interval set of CIDRs."""
+SetId = NewType("SetId", str)
+"""Calico's identity of a set: `s:<hash of the canonical selector>`, `n:<hash>` for a named port, `svc:<hash>` and
+`svcnoport:<hash>` for a service; a fixed word for the built-in ones; `nets:<hash>` and `ports:<hash>` for lists."""
+
+SetKind = Literal["addresses", "prefixes", "endpoints", "ports"]
+"""Hash set of whole addresses; interval set of CIDRs; hash set of address, protocol and port (`10.0.0.1,tcp:80`,
+Calico's spelling; a protocol without a name is its number); interval set of ports (`80`, `8000-8080`; family 0)."""
 
 NETWORK_IP_POOLS = SetId("network-ip-pools")
 """All pools that pods live in: traffic to them is never masqueraded."""
@@ -18,3 +25,53 @@ ALL_HOSTS = SetId("all-hosts-net")
 """Addresses of all nodes, and externalNodesList."""
 VXLAN_HOSTS = SetId("all-vxlan-net")
 """Addresses of the nodes that may send VXLAN to this one."""
+
+
+class SelectorSet(Struct, frozen=True, gc=False):
+    """The addresses of workloads, and the CIDRs of network sets, whose labels a selector matches."""
+
+    id: SetId
+    selector: str
+    """Canonical text."""
+
+
+class EndpointSet(Struct, frozen=True, gc=False, kw_only=True):
+    """Ends of connections: a named port of the workloads that a selector matches, or the endpoints of a service."""
+
+    id: SetId
+    selector: str = ""
+    """Canonical text; empty for a service."""
+    protocol: int = 0
+    port: str = ""
+    """The name of a container's port, of `protocol`."""
+    namespace: str = ""
+    service: str = ""
+    """A Service of `namespace`."""
+    with_ports: bool = True
+    """False: addresses alone (`svcnoport:`), as for a service as a source."""
+
+
+class NetSet(Struct, frozen=True, gc=False):
+    """A list of networks, of both families perhaps. One network of a family is matched as it is; more are a set."""
+
+    id: SetId
+    nets: tuple[str, ...]
+    """Canonical CIDRs, sorted."""
+
+    def of(self, family: int) -> tuple[str, ...]:
+        """Those of one family."""
+        return tuple(net for net in self.nets if (6 if ":" in net else 4) == family)
+
+
+class PortSet(Struct, frozen=True, gc=False):
+    """A list of ranges of ports. One is matched as it is; more are a set."""
+
+    id: SetId
+    ranges: tuple[tuple[int, int], ...]
+    """First and last of each, merged and sorted."""
+
+
+def list_id(kind: Literal["nets", "ports"], texts: Sequence[str]) -> SetId:
+    """The identity of a list by its content."""
+    digest = hashlib.sha224("\n".join((kind, *texts)).encode()).digest()
+    return SetId(f"{kind}:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}")

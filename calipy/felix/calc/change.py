@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from calipy.felix.calc.settings import FelixSettings
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.policies import Policy, PolicyId, Profile
 from calipy.model.routes import Route, RouteKey
 from calipy.model.sets import SetId, SetKind
 from calipy.model.tunnels import Tunnel
@@ -43,6 +44,10 @@ class NodeState(Struct, frozen=True, gc=False, kw_only=True):
 
     settings: FelixSettings
     endpoints: Mapping[EndpointId, WorkloadEndpoint] = {}
+    policies: Mapping[PolicyId, Policy] = {}
+    """Those in force here: that govern an endpoint of this node, or are to be everywhere."""
+    profiles: Mapping[str, Profile] = {}
+    """Those of the endpoints here, by name."""
     sets: Mapping[SetKey, SetKind] = {}
     members: Mapping[SetKey, frozenset[str]] = {}
     """Canonical addresses or CIDRs; a key for each of `sets`."""
@@ -59,6 +64,8 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
 
     settings: FelixSettings | None = None
     endpoints: Mapping[EndpointId, WorkloadEndpoint | None] = {}
+    policies: Mapping[PolicyId, Policy | None] = {}
+    profiles: Mapping[str, Profile | None] = {}
     sets: Mapping[SetKey, SetKind | None] = {}
     members: Mapping[SetKey, SetDelta] = {}
     routes: Mapping[RouteKey, Route | None] = {}
@@ -68,7 +75,8 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
 
     def __bool__(self) -> bool:
         """True if anything but revisions moved."""
-        return bool(self.settings or self.endpoints or self.sets or self.members or self.routes or self.tunnels)
+        moved = (self.endpoints, self.policies, self.profiles, self.sets, self.members, self.routes, self.tunnels)
+        return self.settings is not None or any(moved)
 
 
 def apply(state: NodeState, change: Change) -> NodeState:
@@ -76,6 +84,8 @@ def apply(state: NodeState, change: Change) -> NodeState:
     return NodeState(
         settings=change.settings or state.settings,
         endpoints=_replace(state.endpoints, change.endpoints),
+        policies=_replace(state.policies, change.policies),
+        profiles=_replace(state.profiles, change.profiles),
         sets=_replace(state.sets, change.sets),
         members=_apply_members(state, change),
         routes=_replace(state.routes, change.routes),
@@ -88,6 +98,8 @@ def merge(first: Change, then: Change) -> Change:
     return Change(
         settings=then.settings or first.settings,
         endpoints={**first.endpoints, **then.endpoints},
+        policies={**first.policies, **then.policies},
+        profiles={**first.profiles, **then.profiles},
         sets={**first.sets, **then.sets},
         members=_merge_members(first, then),
         routes={**first.routes, **then.routes},
@@ -109,6 +121,8 @@ def difference(old: NodeState, new: NodeState) -> Change:
     return Change(
         settings=new.settings if new.settings != old.settings else None,
         endpoints=_moved(old.endpoints, new.endpoints),
+        policies=_moved(old.policies, new.policies),
+        profiles=_moved(old.profiles, new.profiles),
         sets=_moved(old.sets, new.sets),
         members=members,
         routes=_moved(old.routes, new.routes),

@@ -167,10 +167,10 @@ class Chain(Struct, frozen=True, gc=False, tag="chain"):
 
 
 class SetSpec(Struct, frozen=True, gc=False, tag="set"):
-    """A set of addresses, of prefixes, or of pairs of interface and source address, of a family; or a verdict map by
-    interface name (family 0)."""
+    """A set of a family: addresses, prefixes, endpoints (address, protocol, port), or sources (interface, source
+    address); or, of no family (0), ranges of ports, or a verdict map by interface name."""
 
-    kind: Literal["addresses", "prefixes", "sources", "interfaces"]
+    kind: Literal["addresses", "prefixes", "endpoints", "ports", "sources", "interfaces"]
     family: int = 0
 
 

@@ -11,6 +11,7 @@ from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey, apply,
 from calipy.felix.calc.settings import FelixSettings
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
+from calipy.model.policies import Policy, PolicyId, PolicyRule, Profile
 from calipy.model.routes import Route, RouteKey
 from calipy.model.sets import SetId
 from calipy.model.tunnels import Tunnel
@@ -39,22 +40,33 @@ _SUBSETS = [frozenset(text) for text in ("", "p", "q", "pq", "qr", "prs", "pqrs"
 _MEMBERS = st.sampled_from([None, *product(("addresses", "prefixes"), _SUBSETS)])
 _ENDPOINTS = st.sampled_from([None, "10.0.0.1", "10.0.0.2"])
 _PROTOCOLS = st.sampled_from([None, 1, 2])
+_ORDERS = st.sampled_from([None, 1.0, 2.0])
+_RULE = PolicyRule(action="allow", number=0)
 _CHOICES = st.tuples(
     st.tuples(*[_MEMBERS] * len(KEYS)),
     st.tuples(*[_ENDPOINTS] * len(IDS)),
     st.tuples(_PROTOCOLS, _PROTOCOLS),
     st.sampled_from([{}, {"vxlan.calico": _tunnel(1)}, {"vxlan.calico": _tunnel(2)}]),
     st.integers(1, 3),
+    st.tuples(_ORDERS, _ORDERS),
+    st.sampled_from([{}, {"kns.a": Profile(name="kns.a")}, {"kns.a": Profile(name="kns.a", ingress=(_RULE,))}]),
 )
 
 
 def _state(choices: tuple[Any, ...]) -> NodeState:
-    sets, endpoints, protocols, tunnels, port = choices
+    sets, endpoints, protocols, tunnels, port, orders, profiles = choices
+    policies = {PolicyId("np", "a", name): order for name, order in zip("pq", orders, strict=True)}
     chosen = {key: choice for key, choice in zip(KEYS, sets, strict=True) if choice is not None}
     routes = zip(["10.0.0.0/26", "fd00::/122"], protocols, strict=True)
     return NodeState(
         settings=FelixSettings(vxlan_port=port),
         endpoints={id_: _endpoint(id_, a) for id_, a in zip(IDS, endpoints, strict=True) if a is not None},
+        policies={
+            id_: Policy(id=id_, tier="default", order=order, selector="all()")
+            for id_, order in policies.items()
+            if order is not None
+        },
+        profiles=profiles,
         sets={key: kind for key, (kind, _) in chosen.items()},
         members={key: members for key, (_, members) in chosen.items()},
         routes=_routes({prefix: protocol for prefix, protocol in routes if protocol is not None}),
