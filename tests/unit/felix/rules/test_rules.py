@@ -23,6 +23,7 @@ from calipy.felix.rules.values import (
     Element,
     Goto,
     Interface,
+    Jump,
     Masquerade,
     OwnSource,
     Reject,
@@ -70,13 +71,15 @@ def endpoint(value: WorkloadEndpoint = WEB, **settings: Any) -> Objects:
 # case -> objects, and the chains that it is about
 CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
     "a node": (static(), (
-        "filter-FORWARD", "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch",
-        "cali-nat-outgoing", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
-    "two interface prefixes": (static(interface_prefixes=("cali", "tap")), ("filter-FORWARD", "filter-INPUT")),
-    "the endpoint's host: Accept": (static(default_endpoint_to_host_action="ACCEPT"), ("cali-wl-to-host",)),
-    "the endpoint's host: Return": (static(default_endpoint_to_host_action="RETURN"), ("cali-wl-to-host",)),
+        "filter-FORWARD-from-workload", "filter-FORWARD", "filter-INPUT-from-workload", "filter-INPUT",
+        "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch", "cali-nat-outgoing", "nat-POSTROUTING",
+        "raw-PREROUTING", "raw-OUTPUT")),
+    "two interface prefixes": (static(interface_prefixes=("cali", "tap")), (
+        "filter-FORWARD-from-workload", "filter-FORWARD", "filter-INPUT-from-workload", "filter-INPUT")),
+    "the endpoint's host: Accept": (static(default_endpoint_to_host_action="ACCEPT"), ("filter-INPUT",)),
+    "the endpoint's host: Return": (static(default_endpoint_to_host_action="RETURN"), ("filter-INPUT",)),
     "denied packets are rejected": (static(TUNNEL4, filter_deny_action="REJECT"), (
-        "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch")),
+        "filter-INPUT", "cali-from-wl-dispatch", "cali-to-wl-dispatch")),
     "VXLAN": (static(TUNNEL4, TUNNEL6), ("filter-INPUT", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
     "no IPv6": (static(TUNNEL4, ipv6_support=False), ("cali-nat-outgoing", "raw-PREROUTING")),
     "NAT excludes hosts": (static(nat_outgoing_exclusions="IPPoolsAndHostIPs"), ("cali-nat-outgoing",)),
@@ -185,6 +188,31 @@ def test_no_chain_accepts_what_it_does_not_judge(name: str, objects: Objects) ->
                     "static VXLAN from a node",
                     "setting defaultEndpointToHostAction",
                 )
+
+
+def reachable(objects: Objects, chain: str) -> set[str]:
+    """A chain and all that it leads to, maps left aside."""
+    value = objects[ObjectName("chain", chain)]
+    assert isinstance(value, Chain)
+    targets = {rule.action.chain for rule in value.rules if isinstance(rule.action, Jump | Goto)}
+    return {chain}.union(*(reachable(objects, target) for target in targets))
+
+
+@pytest.mark.parametrize("hook", ["forward", "input"])
+def test_each_side_has_a_base_chain_of_its_own_and_the_senders_comes_first(hook: str) -> None:
+    """An accept ends one base chain and the next goes on. A chain of one side that led into the other's would be walked
+    by the kernel once for each way into it."""
+    objects = static(TUNNEL4)
+    chains = {
+        value.hook.priority: reachable(objects, name.name)
+        for name, value in objects.items()
+        if isinstance(value, Chain) and value.hook is not None and value.hook.hook == hook
+    }
+    assert sorted(chains) == [-1, 0]
+    assert "cali-from-wl-dispatch" in chains[-1]
+    assert "cali-from-wl-dispatch" not in chains[0]
+    assert ("cali-to-wl-dispatch" in chains[0]) == (hook == "forward")
+    assert "cali-to-wl-dispatch" not in chains[-1]
 
 
 def test_dispatch_ends_with_a_drop() -> None:
