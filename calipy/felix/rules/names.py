@@ -30,9 +30,10 @@ def to_chain(interface: str) -> str:
 
 
 def set_name(key: SetKey, kind: SetKind) -> str:
-    """A set's name in the kernel. The kind is part of it: a set that turns from addresses to prefixes is another one,
-    and the rules move over in the same batch."""
-    return f"cali{key.family}0-{key.id}" + ("-nets" if kind == "prefixes" else "")
+    """A set's name in the kernel, in letters that `nft` takes. The kind is part of it: a set that turns from addresses
+    to prefixes is another one, and the rules move over in the same batch."""
+    family = f"{key.family}0" if key.family else ""
+    return f"cali{family}-{key.id.replace(':', '-')}" + ("-nets" if kind == "prefixes" else "")
 
 
 def chain(name: str) -> ObjectName:
