@@ -7,13 +7,13 @@ the fingerprint of the neutral rule and its origin.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from calipy.felix.objects import fingerprint
+from calipy.felix.rules import origins
 from calipy.felix.rules.values import (
     Accept,
     Action,
@@ -77,7 +77,6 @@ _LOCAL = 2
 """RTN_LOCAL, the address type that fib gives for one of the host's own."""
 _INFO = 6
 """Level of what rules log, as in Calico."""
-_MOST_COMMENT = 200
 _MOST_MATCHES = 1024
 """So many matches are remembered with their bytes."""
 
@@ -116,10 +115,12 @@ def family_of(match: Match) -> int | None:
 
 def user_data(rule: Rule) -> bytes:
     """Fingerprint and origin, for adoption after a restart and for people."""
-    origin = str(rule.origin)
-    if len(origin.encode()) > _MOST_COMMENT:
-        origin = f"{rule.origin.kind} #{hashlib.blake2b(origin.encode(), digest_size=16).hexdigest()}"
-    return nft.comment(f"{fingerprint(rule).hex()} {origin}")
+    return nft.comment(f"{fingerprint(rule).hex()} {origins.text(rule.origin)}")
+
+
+def origin_of(data: bytes) -> str:
+    """The origin in a rule's user data, as `rules.origins` reads it; empty where it isn't one of ours."""
+    return nft.parse_comment(data).partition(" ")[2] if fingerprint_of(data) else ""
 
 
 def fingerprint_of(data: bytes) -> str:

@@ -119,6 +119,12 @@ class NftablesDriver:
         """Sets, chains, elements; then away with elements, chains, sets."""
         return (_DELETE_RANKS if isinstance(op, Delete) else _PUT_RANKS)[op.name.kind]
 
+    def weight(self, op: Op) -> int:
+        """A chain weighs as much as its rules, members as much as those that come and go."""
+        if isinstance(op, Alter):
+            return len(op.added) + len(op.removed)
+        return 1 + (len(op.value.rules) if isinstance(op, Put) and isinstance(op.value, Chain) else 0)
+
     def leftover(self, name: ObjectName) -> Owner:
         """No difference is made."""
         return LEFTOVER

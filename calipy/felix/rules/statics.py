@@ -10,7 +10,7 @@ from calipy.felix.calc.change import NodeState, SetKey
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names
-from calipy.felix.rules.endpoints import deny
+from calipy.felix.rules.policies import deny
 from calipy.felix.rules.values import (
     Accept,
     Action,
