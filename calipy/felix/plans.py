@@ -44,6 +44,10 @@ class Planner(Protocol):
         """The closed form of an owner whose own form is refused; None: it is left out until it can be retried."""
         ...
 
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Who relies on what `owner` wants, and counts as refused while that is: it would decide by what is not so."""
+        ...
+
 
 class Way(Struct, frozen=True, gc=False, order=True):
     """A next hop as the kernel keeps it."""
@@ -211,6 +215,10 @@ class RoutePlanner:
         """A refused route stays out."""
         return None
 
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
+
 
 class TunnelPlanner:
     """Plans for the links driver."""
@@ -227,6 +235,10 @@ class TunnelPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused tunnel stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 class SysctlPlanner:
@@ -247,6 +259,10 @@ class SysctlPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused one stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 def _sysctls(settings: FelixSettings) -> Iterator[tuple[str, Sysctl]]:
