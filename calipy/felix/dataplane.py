@@ -204,7 +204,8 @@ class Dataplane:
         until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
-                self._enter(area, plan)
+                if plan is not None:
+                    self._enter(area, plan)
                 if time.monotonic() >= until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + SLICE_S

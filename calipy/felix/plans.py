@@ -32,8 +32,9 @@ class Plan(Struct, frozen=True, gc=False):
 class Planner(Protocol):
     """Turns a change into plans for one driver, and knows what stands in for an owner that the kernel refuses."""
 
-    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
-        """For each owner that the change names, what it wants in `state` (the state with the change in it)."""
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan | None]:
+        """For each owner that the change names, what it wants in `state` (the state with the change in it). None where
+        that is much: who waits for it may pause."""
         ...
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:

@@ -9,6 +9,7 @@ from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.objects import Objects, Owner
 from calipy.felix.plans import Plan
 from calipy.felix.rules import endpoints, names, origins, policies, profiles, sets, statics
+from calipy.felix.rules.policies import Steps
 from calipy.felix.rules.values import Chain, InEndpoints, InPorts, InSet
 from calipy.model.endpoints import EndpointId
 from calipy.model.policies import PolicyId
@@ -58,15 +59,15 @@ class RulesPlanner:
         """How many were compiled in all."""
         return self.by_kind.total()
 
-    def plans(self, change: Change, state: NodeState) -> Iterator[Plan]:
-        """Each owner that the change touches, once."""
+    def plans(self, change: Change, state: NodeState) -> Iterator[Plan | None]:
+        """Each owner that the change touches, once; None where there is much of one."""
         yield from self._set_plans(change, state)
         if change.settings is not None or change.tunnels or any(key.id in _BUILT_IN for key in change.sets):
             yield self._static(state)
         before, self._terms = self._terms, (policies.terms(state.settings), endpoints.terms(state.settings))
         judges = self._judges(change, state, again=before is None or before[0] != self._terms[0])
         for judge in judges:
-            yield self._judge(judge, state)
+            yield (yield from self._judge(judge, state))
         again = before is None or before[1] != self._terms[1]
         for id_ in {**change.endpoints, **(state.endpoints if again else {})}:
             yield self._endpoint(id_, state)
@@ -94,9 +95,9 @@ class RulesPlanner:
         if owner == STATIC:
             return self._static(state)
         if owner.kind == "policy":
-            return self._judge(origins.policy_id(owner.name), state)
+            return _all_of(self._judge(origins.policy_id(owner.name), state))
         if owner.kind == "profile":
-            return self._judge(owner.name, state)
+            return _all_of(self._judge(owner.name, state))
         for id_ in state.endpoints if owner.kind == "endpoint" else ():
             if endpoint_owner(id_) == owner:
                 return self._endpoint(id_, state)
@@ -109,13 +110,16 @@ class RulesPlanner:
         self.by_kind["static"] += 1
         return Plan(STATIC, statics.compile(state))
 
-    def _judge(self, judge: _Judge, state: NodeState) -> Plan:
+    def _judge(self, judge: _Judge, state: NodeState) -> Steps[Plan]:
+        objects = None
         if isinstance(judge, str):
             profile = state.profiles.get(judge)
-            objects = profiles.compile(profile, state) if profile is not None else None
+            if profile is not None:
+                objects = yield from profiles.steps(profile, state)
         else:
             policy = state.policies.get(judge)
-            objects = policies.compile(policy, state) if policy is not None else None
+            if policy is not None:
+                objects = yield from policies.steps(policy, state)
         owner = _owner(judge)
         self.by_kind[owner.kind] += 1
         self._note(judge, _sets_in(objects or {}))
@@ -169,6 +173,14 @@ class RulesPlanner:
         """Of a set, whatever its kind is or was."""
         users = [self._users.get(names.set_name(key, kind), {}) for kind in _FLIPPING]
         return users[0] | users[1]
+
+
+def _all_of(steps: Steps[Plan]) -> Plan:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def _owner(judge: _Judge) -> Owner:

@@ -1,20 +1,22 @@
 """A policy's, or profile's, rules: one chain a direction.
 
 A rule becomes as few rules of the kernel as it can: one for each address family where it names addresses, else one for
-all; of alternatives (ports by number or by name) one each. Lists are sets, so no rule is as long as its lists.
+all; of alternatives (ports by number or by name) one each. Lists are sets, so no rule is as long as its lists. It is
+done in steps: who has a thousand rules to compile may pause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import product
+from typing import TypeVar
 
 from msgspec import Struct
 
 from calipy.felix.calc.change import NodeState, SetKey
 from calipy.felix.calc.sets import families
 from calipy.felix.calc.settings import FelixSettings
-from calipy.felix.objects import Objects
+from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names, origins
 from calipy.felix.rules.values import (
     Accept,
@@ -47,6 +49,11 @@ _EVERYTHING = ("0.0.0.0/0", "::/0")
 _MOST_OF_A_PREFIX = 127
 """Bytes that the kernel takes as a log line's prefix."""
 _Alternative = PortSet | EndpointSet | None
+_SLICE = 100
+"""After so many rules whoever drives may pause."""
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work in steps, its result at last."""
 
 
 class Terms(Struct, frozen=True, gc=False, kw_only=True):
@@ -83,14 +90,15 @@ def passed(settings: FelixSettings) -> int:
     return rest & -rest
 
 
-def compile(policy: Policy, state: NodeState) -> Objects:
-    """A chain for each direction that the policy governs."""
-    found = {direction: policy.rules(direction) for direction in DIRECTIONS}
-    return {
-        names.chain(names.policy_chain(policy.id, direction)): chain(policy, direction, rules, state)
-        for direction, rules in found.items()
-        if rules is not None
-    }
+def steps(policy: Policy, state: NodeState) -> Steps[Objects]:
+    """A chain for each direction that the policy governs, bit by bit."""
+    found: dict[ObjectName, Struct] = {}
+    for direction in DIRECTIONS:
+        rules = policy.rules(direction)
+        if rules is not None:
+            name = names.chain(names.policy_chain(policy.id, direction))
+            found[name] = yield from chain_steps(policy, direction, rules, state)
+    return found
 
 
 def closed(policy: Policy) -> Objects:
@@ -107,10 +115,17 @@ def closed_chain(whose: Policy | Profile, direction: Direction) -> Chain:
     return Chain((Rule((), Drop(), origins.of_refused(whose, direction)),))
 
 
-def chain(whose: Policy | Profile, direction: Direction, rules: Sequence[PolicyRule], state: NodeState) -> Chain:
+def chain_steps(
+    whose: Policy | Profile, direction: Direction, rules: Sequence[PolicyRule], state: NodeState
+) -> Steps[Chain]:
     """The chain of one direction. What no rule decides goes back to the calling chain."""
     of = terms(state.settings)
-    return Chain(tuple(found for rule in rules for found in _rules(rule, whose, direction, of, state.sets)))
+    found: list[Rule] = []
+    for count, rule in enumerate(rules, 1):
+        found += _rules(rule, whose, direction, of, state.sets)
+        if count % _SLICE == 0:
+            yield
+    return Chain(tuple(found))
 
 
 def _rules(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from calipy.felix.calc.change import NodeState
-from calipy.felix.objects import Objects
+from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names, policies
+from calipy.felix.rules.policies import Steps
 from calipy.model.policies import Profile
 
 
-def compile(profile: Profile, state: NodeState) -> Objects:
-    """Both chains: an endpoint asks a profile about what comes and what goes."""
-    return {
-        names.chain(names.profile_chain(profile.name, direction)): policies.chain(
-            profile, direction, profile.rules(direction), state
-        )
-        for direction in policies.DIRECTIONS
-    }
+def steps(profile: Profile, state: NodeState) -> Steps[Objects]:
+    """Both chains, bit by bit: an endpoint asks a profile about what comes and what goes."""
+    found: dict[ObjectName, Struct] = {}
+    for direction in policies.DIRECTIONS:
+        name = names.chain(names.profile_chain(profile.name, direction))
+        found[name] = yield from policies.chain_steps(profile, direction, profile.rules(direction), state)
+    return found
 
 
 def closed(profile: Profile) -> Objects:

@@ -13,8 +13,9 @@ from calipy.conversion import policies as conversion
 from calipy.felix.calc.change import NodeState, SetKey
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dialects.text import chain_text
-from calipy.felix.objects import Objects
+from calipy.felix.objects import Objects, Owner
 from calipy.felix.rules import names, policies, profiles
+from calipy.felix.rules.compile import RulesPlanner, policy_owner, profile_owner
 from calipy.felix.rules.values import Chain, Drop, Log, Pass, Rate, Reject, Rule
 from calipy.model.policies import Peer, Policy, PolicyId, PolicyRule, Profile
 from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet, SetKind
@@ -75,6 +76,23 @@ def state(found: Policy | Profile, settings: FelixSettings, *, prefixes: bool = 
     return NodeState(settings=settings, sets=kinds, members=dict.fromkeys(kinds, frozenset()))
 
 
+def compiled(found: Policy | Profile, state: NodeState) -> Objects:
+    """All chains of a policy or profile, without a pause."""
+    objects = RulesPlanner().plan(owner_of(found), with_judge(found, state)).objects
+    assert objects is not None
+    return objects
+
+
+def owner_of(found: Policy | Profile) -> Owner:
+    return policy_owner(found.id) if isinstance(found, Policy) else profile_owner(found.name)
+
+
+def with_judge(found: Policy | Profile, state: NodeState) -> NodeState:
+    if isinstance(found, Policy):
+        return replace(state, policies={found.id: found})
+    return replace(state, profiles={found.name: found})
+
+
 def text(objects: Objects, found: Policy | Profile) -> str:
     """The chains, their sets by what they stand for."""
     said = "\n".join(
@@ -90,7 +108,7 @@ def text(objects: Objects, found: Policy | Profile) -> str:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_a_policy_becomes(case: Case) -> None:
     found = given(case)
-    assert text(policies.compile(found, state(found, settings_of(case))), found) == case.expected
+    assert text(compiled(found, state(found, settings_of(case))), found) == case.expected
 
 
 def chains(objects: Objects) -> dict[str, tuple[Rule, ...]]:
@@ -102,7 +120,7 @@ def gnp(*rules: PolicyRule, name: str = "a", tier: str = "default") -> Policy:
 
 
 def actions(found: Policy, **settings: Any) -> list[Any]:
-    objects = policies.compile(found, state(found, FelixSettings(**settings)))
+    objects = compiled(found, state(found, FelixSettings(**settings)))
     return [rule.action for rules in chains(objects).values() for rule in rules]
 
 
@@ -113,7 +131,7 @@ def test_a_policy_has_a_chain_for_each_direction_that_it_governs() -> None:
         (both, {"cali-pi-gnp/a", "cali-po-gnp/a"}),
         (replace(both, ingress=None), {"cali-po-gnp/a"}),
     ):
-        assert chains(policies.compile(found, state(found, FelixSettings()))).keys() == expected
+        assert chains(compiled(found, state(found, FelixSettings()))).keys() == expected
         assert chains(policies.closed(found)).keys() == expected
 
 
@@ -157,13 +175,13 @@ def test_what_is_logged_may_be_limited() -> None:
 
 def test_a_set_of_prefixes_is_another_set() -> None:
     found = gnp(PolicyRule(action="allow", number=0, source=Peer(sets=(SelectorSet("s:x", "all()"),))))  # type: ignore[arg-type]
-    (rules,) = chains(policies.compile(found, state(found, FelixSettings(), prefixes=True))).values()
+    (rules,) = chains(compiled(found, state(found, FelixSettings(), prefixes=True))).values()
     assert [rule.matches[-1].set for rule in rules] == ["cali40-s-x-nets", "cali60-s-x-nets"]  # type: ignore[union-attr]
 
 
 def test_a_set_that_is_not_there_is_named_so_that_the_kernel_refuses() -> None:
     found = gnp(PolicyRule(action="allow", number=0, source=Peer(sets=(SelectorSet("s:x", "all()"),))))  # type: ignore[arg-type]
-    (rules,) = chains(policies.compile(found, NodeState(settings=FelixSettings()))).values()
+    (rules,) = chains(compiled(found, NodeState(settings=FelixSettings()))).values()
     assert [rule.matches[-1].set for rule in rules] == ["cali40-s-x", "cali60-s-x"]  # type: ignore[union-attr]
 
 
@@ -172,19 +190,26 @@ def test_a_long_list_is_one_match() -> None:
     ports = PortSet("ports:x", tuple((number, number) for number in range(1, 200, 2)))  # type: ignore[arg-type]
     peer = Peer(nets=nets, ports=ports)
     found = gnp(PolicyRule(action="allow", number=0, protocol=6, source=peer, destination=peer))
-    (rules,) = chains(policies.compile(found, state(found, FelixSettings()))).values()
+    (rules,) = chains(compiled(found, state(found, FelixSettings()))).values()
     assert [len(rule.matches) for rule in rules] == [5]
+
+
+def test_whoever_compiles_a_thousand_rules_may_pause() -> None:
+    found = gnp(*(PolicyRule(action="allow", number=number, protocol=6) for number in range(1000)))
+    steps = policies.steps(found, NodeState(settings=FelixSettings()))
+    assert len([pause for pause in steps if pause is None]) == 10
+    assert len(chains(compiled(found, NodeState(settings=FelixSettings())))["cali-pi-gnp/a"]) == 1000
 
 
 def test_a_profile_has_both_chains_and_its_name_in_them() -> None:
     allow_all = conversion.profile("kns.shop", None)
     found = replace(allow_all, ingress=(PolicyRule(action="deny", number=0, protocol=17), *allow_all.ingress))
-    assert text(profiles.compile(found, state(found, FelixSettings())), found) == (
+    assert text(compiled(found, state(found, FelixSettings())), found) == (
         "cali-pri-kns.shop:\n  udp drop  # profile kns.shop ingress 0\n  accept  # profile kns.shop ingress 0\n"
         "cali-pro-kns.shop:\n  accept  # profile kns.shop egress 0"
     )
     empty = Profile(name="ksa.shop.web")
-    assert chains(profiles.compile(empty, state(empty, FelixSettings()))) == {
+    assert chains(compiled(empty, state(empty, FelixSettings()))) == {
         "cali-pri-ksa.shop.web": (), "cali-pro-ksa.shop.web": ()
     }  # fmt: skip
     for rules in chains(profiles.closed(found)).values():
@@ -194,7 +219,7 @@ def test_a_profile_has_both_chains_and_its_name_in_them() -> None:
 def test_every_rule_says_where_it_comes_from() -> None:
     for case in CASES:
         found = given(case)
-        for chain, rules in chains(policies.compile(found, state(found, FelixSettings()))).items():
+        for chain, rules in chains(compiled(found, state(found, FelixSettings()))).items():
             direction = "ingress" if chain.startswith("cali-pi-") else "egress"
             for rule in rules:
                 assert rule.origin.kind == "policy"
