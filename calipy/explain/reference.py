@@ -46,6 +46,7 @@ from calipy.resources.policy_rules import (
     port_range,
     protocol_number,
 )
+from calipy.resources.profiles import Profile
 from calipy.resources.selectors import parse
 from calipy.resources.service_accounts import ServiceAccount
 from calipy.resources.tiers import Tier, TierSpec
@@ -62,6 +63,7 @@ _Policy = NetworkPolicy | GlobalNetworkPolicy | KubernetesNetworkPolicy
 _Condition = tuple[str, bool]
 """A field of a rule, and whether what it asks for holds."""
 
+_ACTIONS: Mapping[str, Action] = {"Allow": "allow", "Deny": "deny", "Pass": "pass", "Log": "log"}
 _IPIP, _UDP = 4, 17
 _ICMP = {4: 1, 6: 58}
 _DISCOVERY = (*range(130, 134), 135, 136)
@@ -94,11 +96,13 @@ class Step(Struct, frozen=True, gc=False, kw_only=True):
     """A rule that was looked at, or the end of a tier."""
 
     direction: Direction
-    tier: str
+    tier: str = ""
     policy: str = ""
     """By Calico's short words for kinds, `np/shop/web`; empty at the end of a tier."""
+    profile: str = ""
+    """Instead of a tier and its policy."""
     rule: int | None = None
-    """Its place in the policy's list, from 0."""
+    """Its place in the list of the policy or profile, from 0."""
     action: Action
     """What it does with packets that it matches."""
     unmet: tuple[str, ...] = ()
@@ -106,20 +110,20 @@ class Step(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
-    """What was decided for one direction, and by what: a rule, the end of a tier, or what `reason` says."""
+    """What was decided for one direction, and by what: a rule of a policy, the end of a tier, or what `reason` says."""
 
     direction: Direction
     allowed: bool
     tier: str = ""
     policy: str = ""
     rule: int | None = None
+    """Of a policy, or a profile."""
     reason: str = ""
-    """`not governed`, `own node`, `profile kns.shop`, `defaultEndpointToHostAction`, ..."""
+    """`not governed`, `own node`, `profile kns.shop`, `no profile`, `defaultEndpointToHostAction`, ..."""
 
     def __str__(self) -> str:
-        if self.policy:
-            return f"{self.direction} {self.tier}/{self.policy}#{self.rule}"
-        return f"{self.direction} {f'{self.tier}/end' if self.tier else self.reason}"
+        where = f"{self.tier}/{self.policy or 'end'}" if self.tier else self.reason
+        return f"{self.direction} {where}{f'#{self.rule}' if self.rule is not None else ''}"
 
 
 class Verdict(Struct, frozen=True, gc=False, kw_only=True):
@@ -239,13 +243,13 @@ class _Evaluation:
                 return Decision(
                     direction=direction, allowed=last.action == "allow", tier=name, policy=last.policy, rule=last.rule
                 )
-        return Decision(direction=direction, allowed=True, reason=f"profile kns.{pod.metadata.namespace}")
+        return self._by_profile(pod, direction)
 
     def _last_step(self, name: str, tier: TierSpec, policies: Iterable[_Policy], direction: Direction) -> Step:
         """The first rule that matches and doesn't just log, or the tier's end."""
         for policy in policies:
             for number, (action, conditions) in enumerate(self._rules(policy, direction)):
-                unmet = tuple(field for field, holds in conditions if not holds)
+                unmet = _unmet(conditions)
                 step = Step(
                     direction=direction, tier=name, policy=_name(policy), rule=number, action=action, unmet=unmet
                 )
@@ -256,11 +260,28 @@ class _Evaluation:
         self._steps.append(end)
         return end
 
+    def _by_profile(self, pod: Pod, direction: Direction) -> Decision:
+        """Those of its namespace and its service account, in this order: where they have no object of their own, the
+        first allows all, the second has no rules (calico.md 1.5)."""
+        for name in _profiles(self._pod_thing(pod)):
+            found = self._named.get(Key("Profile", name))
+            if isinstance(found, Profile):
+                rules = found.spec.ingress if direction == "ingress" else found.spec.egress
+            else:
+                rules = (Rule(action="Allow"),) if name.startswith("kns.") else ()
+            for number, rule in enumerate(rules):
+                action, unmet = _ACTIONS[rule.action], _unmet(self._conditions(rule, ""))
+                self._steps.append(Step(direction=direction, profile=name, rule=number, action=action, unmet=unmet))
+                if not unmet and action != "log":
+                    allowed = action == "allow"
+                    return Decision(direction=direction, allowed=allowed, rule=number, reason=f"profile {name}")
+        return Decision(direction=direction, allowed=False, reason="no profile")
+
     def _tiers(self) -> list[tuple[str, TierSpec]]:
-        """By order, then by name. The built-in ones are there without objects; one that policies name and that isn't
-        there comes last, and denies (Felix, PolicySorter)."""
-        found = {name: tier.spec for name, tier in tiers.BUILT_IN.items()}
-        found.update((tier.metadata.name, tier.spec) for tier in self._all(Tier))
+        """By order, then by name. The built-in ones are there without objects, and always the same; one that policies
+        name and that isn't there comes last, and denies (Felix, PolicySorter)."""
+        found = {tier.metadata.name: tier.spec for tier in self._all(Tier)}
+        found.update((name, tier.spec) for name, tier in tiers.BUILT_IN.items())
         missing = {_tier(policy) for policy in self._all_policies()} - found.keys()
         known = sorted(found.items(), key=lambda item: (_order(item[1].order), item[0]))
         return [*known, *((name, TierSpec()) for name in sorted(missing))]
@@ -294,9 +315,8 @@ class _Evaluation:
             for rule in policy.spec.ingress if direction == "ingress" else policy.spec.egress:
                 yield "allow", list(self._kubernetes_conditions(policy, rule))
             return
-        actions: dict[str, Action] = {"Allow": "allow", "Deny": "deny", "Pass": "pass", "Log": "log"}
         for each in policy.spec.ingress if direction == "ingress" else policy.spec.egress:
-            yield actions[each.action], list(self._conditions(each, policy.metadata.namespace))
+            yield _ACTIONS[each.action], list(self._conditions(each, policy.metadata.namespace))
 
     # --- rules of Kubernetes ---
 
@@ -451,10 +471,13 @@ class _Evaluation:
     def _labels(self, thing: _Thing) -> Mapping[str, str]:
         """All that a selector sees: what is inherited gives way to its own, its own to Calico's (calico.md 1.5)."""
         labels: dict[str, str] = {}
-        if thing.namespace:
-            labels |= {f"pcns.{k}": v for k, v in self._namespace_labels(thing.namespace, named=True).items()}
+        for name in reversed(_profiles(thing)):
+            profile = self._named.get(Key("Profile", name))
+            labels |= profile.spec.labels_to_apply if isinstance(profile, Profile) else {}
         if thing.account:
             labels |= {f"pcsa.{k}": v for k, v in self._account_labels(thing).items()}
+        if thing.namespace:
+            labels |= {f"pcns.{k}": v for k, v in self._namespace_labels(thing.namespace, named=True).items()}
         labels |= thing.labels
         if thing.namespace:
             labels[_NAMESPACE] = thing.namespace
@@ -511,6 +534,15 @@ class _Evaluation:
 
     def _all(self, kind: type[R]) -> Iterator[R]:
         return (value for value in self._objects if isinstance(value, kind))
+
+
+def _unmet(conditions: Iterable[_Condition]) -> tuple[str, ...]:
+    return tuple(field for field, holds in conditions if not holds)
+
+
+def _profiles(thing: _Thing) -> list[str]:
+    names = [f"kns.{thing.namespace}"] if thing.namespace else []
+    return [*names, f"ksa.{thing.namespace}.{thing.account}"] if thing.account else names
 
 
 def _name(policy: _Policy) -> str:

@@ -47,7 +47,8 @@ def test_the_steps_tell_what_was_looked_at_and_what_did_not_hold() -> None:
     scene = load(FOLDER / "tier_order.yaml").scenes[1]
     verdict = evaluate(scene.world, next(row.packet for row in scene.rows if row.packet.destination_port == 81))
     assert str(verdict.deciding) == "ingress default/end"
-    assert [(step.tier, step.policy, step.rule, step.action, step.unmet) for step in verdict.steps] == [
+    assert [(step.profile, step.rule, step.action) for step in verdict.steps[:1]] == [("kns.x", 0, "allow")]
+    assert [(step.tier, step.policy, step.rule, step.action, step.unmet) for step in verdict.steps[1:]] == [
         ("security", "gnp/security.guard", 0, "deny", ("destination.ports",)),
         ("security", "gnp/security.guard", 1, "allow", ("destination.ports",)),
         ("security", "gnp/security.guard", 2, "pass", ()),
