@@ -300,15 +300,19 @@ class _Evaluation:
             return False
         if not isinstance(policy, GlobalNetworkPolicy) and policy.metadata.namespace != pod.metadata.namespace:
             return False
+        thing = self._pod_thing(pod)
         if isinstance(policy, KubernetesNetworkPolicy):
-            return _selects(policy.spec.pod_selector, pod.metadata.labels)
-        thing, spec = self._pod_thing(pod), policy.spec
-        accounts = spec.service_account_selector
+            return _selects(policy.spec.pod_selector, self._labels(thing))
+        selector, accounts = policy.spec.selector, policy.spec.service_account_selector
         if isinstance(policy, GlobalNetworkPolicy):
             if not self._in_namespaces(policy.spec.namespace_selector, thing):
                 return False
-            accounts = _rewritten(accounts, {"all()": f"has({_SERVICE_ACCOUNT})"})
-        return self._matches(spec.selector, thing) and self._of_accounts(accounts, thing)
+            # Beside a serviceAccountSelector, all() means all that have an account; in the selector, too.
+            having = {"all()": f"has({_SERVICE_ACCOUNT})"}
+            accounts = _rewritten(accounts, having)
+            if accounts and not policy.spec.namespace_selector:
+                selector = _rewritten(selector, having)
+        return self._matches(selector, thing) and self._of_accounts(accounts, thing)
 
     def _rules(self, policy: _Policy, direction: Direction) -> Iterator[tuple[Action, list[_Condition]]]:
         if isinstance(policy, KubernetesNetworkPolicy):
@@ -342,7 +346,8 @@ class _Evaluation:
             there = pod.metadata.namespace == namespace
         else:
             there = _selects(peer.namespace_selector, self._namespace_labels(pod.metadata.namespace))
-        return there and (peer.pod_selector is None or _selects(peer.pod_selector, pod.metadata.labels))
+        labels = self._labels(self._pod_thing(pod))
+        return there and (peer.pod_selector is None or _selects(peer.pod_selector, labels))
 
     def _is_port(self, port: NetworkPolicyPort) -> bool:
         """A named port is whatever the pod that the packet goes to calls so."""
@@ -366,8 +371,9 @@ class _Evaluation:
             yield "notProtocol", packet.protocol != protocol_number(rule.not_protocol)
         if rule.icmp is not None:
             yield "icmp", self._is_icmp(rule.icmp)
-        if rule.not_icmp is not None:
-            yield "notICMP", not self._is_icmp(rule.not_icmp)
+        if rule.not_icmp is not None and rule.not_icmp.type is not None:
+            # It speaks of ICMP, also where no protocol is named (Felix's nftables mode: `icmp type != 8`).
+            yield "notICMP", self._is_icmp(ICMPFields()) and not self._is_icmp(rule.not_icmp)
         for where, entity, address, port in (
             ("source", rule.source, self._source, packet.source_port),
             ("destination", rule.destination, self._destination, packet.destination_port),
