@@ -12,7 +12,7 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
-from calipy.explain.reference import Decision, Direction, Packet
+from calipy.explain.verdicts import Decision, Direction, Packet
 from calipy.felix.calc.change import NodeState
 from calipy.felix.objects import Members, ObjectName
 from calipy.felix.rules import names, origins

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
-from calipy.explain.reference import Packet, Verdict
+from calipy.explain.verdicts import Packet, Verdict
 from calipy.resources.endpoint_slices import EndpointSlice
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.global_network_policies import GlobalNetworkPolicy

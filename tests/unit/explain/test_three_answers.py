@@ -10,7 +10,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from calipy.explain.reference import Verdict, evaluate
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Verdict
 from tests.cases.loading import Case, cases
 from tests.cases.made_up import MadeUp, story, worlds
 from tests.cases.views import answer, views
