@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, merge
+from calipy.felix.calc.change import Change, NodeState, apply, later, merge
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
@@ -91,6 +91,11 @@ class Dataplane:
         self._waiters: list[_Waiter] = []
         self.on_repair: Callable[[str, str], None] = lambda driver, reason: None
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
+        self.on_programmed: Callable[[], None] = lambda: None
+        """Called when `programmed_revisions` or `refused` may have changed."""
+        self.programmed_revisions: Mapping[str, int] = {}
+        """Kind -> the store's revision up to which the kernel holds everything, but for what it refuses."""
+        self._taken_revisions: Mapping[str, int] = {}
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
         self.pulse = Pulse()
@@ -191,6 +196,9 @@ class Dataplane:
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
+            if all(area.ledger.idle and not area.distrusted for area in self._areas):
+                self.programmed_revisions = self._taken_revisions
+            self.on_programmed()
 
     async def _take(self) -> None:
         change, self._pending = self._pending, None
@@ -201,6 +209,7 @@ class Dataplane:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
         self.state = apply(self.state, change)
+        self._taken_revisions = later(self._taken_revisions, change.revisions)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
