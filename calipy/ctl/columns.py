@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from calipy.console.tables import Column
-from calipy.ctl.whole import Whole
-from calipy.resources import nodes, pods
-from calipy.resources.metadata import Kind
+from calipy.ctl.whole import Whole, typed
+from calipy.resources import nodes, pods, tiers
+from calipy.resources.kubernetes_network_policies import types_in_force
+from calipy.resources.metadata import Kind, Refused
+from calipy.resources.tiers import shown_order
 
 Cells = tuple[tuple[str, Callable[[Any], str], bool], ...]
 
@@ -30,6 +33,19 @@ def columns_of(kind: Kind[Any], *, every_namespace: bool, default_as: int) -> Se
     cells = _node_cells(default_as) if kind is nodes.KIND else _CELLS.get(kind.name, ())
     rest = [Column(title, _of_typed(cell), wide) for title, cell, wide in cells]
     return [*([namespace] if every_namespace and kind.namespaced else []), name, *rest]
+
+
+def in_order(kind: Kind[Any], values: Sequence[Whole]) -> Sequence[Whole]:
+    """Objects as they are shown: tiers as they are passed, others as they come."""
+    return sorted(values, key=_place) if kind is tiers.KIND else values
+
+
+def _place(tier: Whole) -> tuple[float, str]:
+    try:
+        order = typed(tiers.KIND, tier).spec.order
+    except Refused:
+        order = None
+    return math.inf if order is None else order, tier.metadata.name
 
 
 def _of_typed(cell: Callable[[Any], str]) -> Callable[[Shown], str]:
@@ -77,7 +93,77 @@ def _pod_addresses(pod: Any) -> str:
     return ",".join(found)
 
 
+def _order(found: Any) -> str:
+    return _or_dash(shown_order(found.spec.order))
+
+
+def _tier(policy: Any) -> str:
+    return policy.spec.tier or tiers.DEFAULT
+
+
+_MOST_NETS = 80
+"""Characters of a list of addresses."""
+
+
+def _nets(found: Any) -> str:
+    text = ",".join(found.spec.nets)
+    return text if len(text) <= _MOST_NETS else f"{text[: _MOST_NETS - 3]}..."
+
+
+def _label_selector(policy: Any) -> str:
+    """As kubectl has it: `app=web,tier in (a,b),!old`; `<none>` selects all."""
+    selector = policy.spec.pod_selector
+    terms = [f"{name}={value}" for name, value in selector.match_labels.items()]
+    for each in selector.match_expressions:
+        match each.operator:
+            case "In" | "NotIn":
+                terms.append(f"{each.key} {'in' if each.operator == 'In' else 'notin'} ({','.join(each.values)})")
+            case "Exists":
+                terms.append(each.key)
+            case _:
+                terms.append(f"!{each.key}")
+    return ",".join(terms) or "<none>"
+
+
+def _service_ports(service: Any) -> str:
+    return _or_dash(",".join(f"{port.port}/{port.protocol}" for port in service.spec.ports))
+
+
+def _slice_ports(found: Any) -> str:
+    return _or_dash(",".join("*" if port.port is None else str(port.port) for port in found.ports or ()))
+
+
+def _slice_addresses(found: Any) -> str:
+    return _or_dash(",".join(address for each in found.endpoints or () for address in each.addresses))
+
+
+_POLICY_CELLS: Cells = (
+    ("TIER", _tier, False),
+    ("ORDER", _order, True),
+    ("SELECTOR", lambda policy: policy.spec.selector, True),
+)
+
 _CELLS: dict[str, Cells] = {
+    "Tier": (("ORDER", _order, False), ("DEFAULTACTION", lambda tier: tier.spec.default_action, True)),
+    "NetworkPolicy": _POLICY_CELLS,
+    "GlobalNetworkPolicy": _POLICY_CELLS,
+    "KubernetesNetworkPolicy": (
+        ("PODSELECTOR", _label_selector, False),
+        ("TYPES", lambda policy: ",".join(types_in_force(policy.spec)), True),
+    ),
+    "NetworkSet": (("NETS", _nets, True),),
+    "GlobalNetworkSet": (("NETS", _nets, True),),
+    "Profile": (("LABELS", lambda found: ",".join(f"{k}={v}" for k, v in found.spec.labels_to_apply.items()), True),),
+    "Service": (
+        ("TYPE", lambda service: service.spec.type, False),
+        ("CLUSTERIP", lambda service: _or_dash(service.spec.cluster_ip), False),
+        ("PORTS", _service_ports, False),
+    ),
+    "EndpointSlice": (
+        ("ADDRESSTYPE", lambda found: found.address_type, False),
+        ("PORTS", _slice_ports, False),
+        ("ENDPOINTS", _slice_addresses, False),
+    ),
     "IPPool": (
         ("CIDR", lambda pool: pool.spec.cidr, False),
         ("NAT", lambda pool: _flag(pool.spec.nat_outgoing), True),

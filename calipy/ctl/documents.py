@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from calipy.ctl.calico_nodes import core_node
 from calipy.ctl.fields import unknown_fields
+from calipy.ctl.policies import completed
 from calipy.ctl.sources import Given
 from calipy.ctl.whole import Whole, typed, whole
 from calipy.resources import kinds, nodes
@@ -42,7 +43,7 @@ def wanted(given: Given, namespace: str) -> Wanted:
     problems: list[Problem] = []
     if kind is nodes.KIND and document.get("apiVersion") == _CALICO:
         document, problems = core_node(_with_as_numbers(document))
-    document = {**_with_as_numbers(document), "kind": kind.name}
+    document = {**_with_as_numbers(document), "kind": kind.kind}
     metadata = document.get("metadata")
     if kind.namespaced and isinstance(metadata, dict) and not metadata.get("namespace"):
         document["metadata"] = {**metadata, "namespace": namespace}
@@ -51,23 +52,24 @@ def wanted(given: Given, namespace: str) -> Wanted:
     problems = [*problems, *more]
     if problems or value is None:
         raise Refused(what, problems)
-    return Wanted(given.where, kind, value)
+    return Wanted(given.where, kind, completed(kind, value))
 
 
 def _kind_of(where: str, document: Document) -> Kind[Any]:
     name, version = document.get("kind"), document.get("apiVersion")
+    known = ", ".join(sorted({kind.kind for kind in kinds.ALL}))
     if not isinstance(name, str) or not name:
-        raise Refused(where, [Problem("kind", name, "is missing", f"write one of {', '.join(sorted(kinds.BY_NAME))}")])
-    kind = kinds.BY_NAME.get(_OTHER_NAMES.get((str(version), name), name))
-    if kind is None:
-        known = ", ".join(sorted(kinds.BY_NAME))
+        raise Refused(where, [Problem("kind", name, "is missing", f"write one of {known}")])
+    found = kinds.spelled(_OTHER_NAMES.get((str(version), name), name))
+    if not found:
         raise Refused(where, [Problem("kind", name, "is not known", f"known are {known}")])
-    allowed = (kind.api_version, _CALICO) if kind is nodes.KIND else (kind.api_version,)
-    if version not in allowed:
-        what = f"{where}: {_called(kind, document)}"
-        reason = "is missing" if version in (None, "") else f"is not the one of {kind.name}"
-        raise Refused(what, [Problem("apiVersion", version, reason, f"write {kind.api_version}")])
-    return kind
+    for kind in found:
+        if version == kind.api_version or (kind is nodes.KIND and version == _CALICO):
+            return kind
+    what = f"{where}: {_called(found[0], document)}"
+    reason = "is missing" if version in (None, "") else f"is not the one of {found[0].kind}"
+    remedy = f"write {' or '.join(kind.api_version for kind in found)}"
+    raise Refused(what, [Problem("apiVersion", version, reason, remedy)])
 
 
 def _called(kind: Kind[Any], document: Document) -> str:

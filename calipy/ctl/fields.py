@@ -10,7 +10,7 @@ from typing import Any
 import msgspec.inspect
 from msgspec.inspect import CollectionType, StructType, Type, UnionType, VarTupleType
 
-from calipy.ctl.whole import Whole
+from calipy.ctl.whole import whole
 from calipy.resources.metadata import Kind, Problem
 
 _TAG = "kind"
@@ -20,7 +20,7 @@ _TAG = "kind"
 def unknown_fields(kind: Kind[Any], document: dict[str, object]) -> Iterator[Problem]:
     """A problem for each. Of kinds that others own (the core group) we know but a part; their `spec` and `status` are
     not looked at."""
-    yield from _walk("", document, _type_info(Whole), "")
+    yield from _walk("", document, _type_info(whole(kind).type), "")
     if kind.group:
         type_: object = kind.type
         for field in _type_info(type_).fields:

@@ -11,7 +11,8 @@ from msgspec import Struct
 from calipy.console.failures import Failures
 from calipy.console.formats import write_document
 from calipy.console.tables import Table, show, show_parts
-from calipy.ctl.columns import Shown, columns_of
+from calipy.ctl.columns import Shown, columns_of, in_order
+from calipy.ctl.finding import find
 from calipy.ctl.selection import Matches, Selected
 from calipy.ctl.whole import Whole, printed, typed, whole
 from calipy.datastore.stores import NotFound, Store
@@ -55,14 +56,13 @@ async def get(
 async def _found(
     store: Store, wanted: Selected, namespace: str, matches: Matches, missing: list[Exception]
 ) -> Found:  # fmt: skip
-    kind = whole(wanted.kind)
-    own = namespace if kind.namespaced else ""
+    own = namespace if wanted.kind.namespaced else ""
     if not wanted.names:
         return await _listed(store, wanted.kind, own, matches)
     values = []
     for name in wanted.names:
         try:
-            values.append((await store.get(kind, name, own)).value)
+            values.append((await find(store, wanted.kind, name, own)).value)
         except NotFound as error:
             missing.append(error)
     return Found(wanted.kind, tuple(values), 0)
@@ -74,7 +74,7 @@ async def _listed(store: Store, kind: Kind[Any], namespace: str, matches: Matche
     async for page in store.list(whole(kind), namespace=namespace):
         values += [stored.value for stored in page.items if matches(stored.value.metadata.labels)]
         revision = page.revision
-    return Found(kind, tuple(values), revision)
+    return Found(kind, tuple(in_order(kind, values)), revision)
 
 
 def _document(wanted: Sequence[Selected], found: Sequence[Found]) -> object:
@@ -83,7 +83,7 @@ def _document(wanted: Sequence[Selected], found: Sequence[Found]) -> object:
     if [len(each.names) for each in wanted] == [1]:
         return values[0] if values else None
     if len(found) == 1 and found[0].revision:
-        version, name = found[0].kind.api_version, f"{found[0].kind.name}List"
+        version, name = found[0].kind.api_version, f"{found[0].kind.kind}List"
         revision = str(found[0].revision)
         return {"apiVersion": version, "kind": name, "metadata": {"resourceVersion": revision}, "items": values}
     return {"apiVersion": "v1", "kind": "List", "items": values}

@@ -44,9 +44,8 @@ def _slashed(word: str) -> Selected:
 
 
 def _kind(text: str) -> Kind[Any]:
-    # ippool.projectcalico.org, as kubectl's users write it.
     try:
-        return kinds.named(text.partition(".")[0])
+        return kinds.named(text)
     except KeyError as error:
         known = ", ".join(sorted(kind.plural for kind in kinds.ALL))
         raise Failure("kind", "is not known", f"known are {known}", value=text) from error

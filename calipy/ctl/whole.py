@@ -1,14 +1,14 @@
 """Objects with every field that a store holds, also those that the structs of `resources` don't know.
 
-A store decodes into the type of the kind that it is asked for. `whole` makes of each kind one whose type keeps `spec`
-and `status` as they stand, and judges values as the kind itself does.
+A store decodes into the type of the kind that it is asked for. `whole` makes of each kind one whose type keeps `spec`,
+`status` and what else the kind has as they stand, and judges values as the kind itself does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -35,6 +35,24 @@ class Whole(Resource, frozen=True, gc=False, kw_only=True, rename="camel"):
     status: dict[str, object] | UnsetType = UNSET
 
 
+def others(type_: type[Whole]) -> tuple[str, ...]:
+    """The members of objects beside those that all have: of a Secret its data, of an EndpointSlice its endpoints."""
+    return tuple(name for name in type_.__struct_fields__ if name not in Whole.__struct_fields__)
+
+
+def _whole_type(kind: Kind[Any]) -> type[Whole]:
+    fields = [field for field in msgspec.structs.fields(kind.type) if field.name not in Whole.__struct_fields__]
+    if not fields:
+        return Whole
+    return cast(
+        type[Whole],
+        msgspec.defstruct(
+            f"Whole{kind.name}", [(field.name, Any, UNSET) for field in fields], bases=(Whole,), frozen=True, gc=False,
+            kw_only=True, rename={field.name: field.encode_name for field in fields},
+        ),
+    )  # fmt: skip
+
+
 @cache
 def whole(kind: Kind[Any]) -> Kind[Whole]:
     """`kind`, with all fields of its objects."""
@@ -53,8 +71,9 @@ def whole(kind: Kind[Any]) -> Kind[Whole]:
             return ()
 
     return Kind(
-        name=kind.name, group=kind.group, version=kind.version, plural=kind.plural, type=Whole, problems=problems,
-        changes=changes, names=kind.names, short_names=kind.short_names, namespaced=kind.namespaced,
+        name=kind.name, group=kind.group, version=kind.version, plural=kind.plural, type=_whole_type(kind),
+        problems=problems, changes=changes, names=kind.names, short_names=kind.short_names,
+        namespaced=kind.namespaced, kind=kind.kind, resource=kind.resource,
     )  # fmt: skip
 
 
@@ -66,8 +85,8 @@ def typed(kind: Kind[Any], value: Whole) -> Any:
 def printed(value: Whole) -> dict[str, object]:
     """The object as a document, its fields in the order in which people read them."""
     document: dict[str, object] = {"apiVersion": value.api_version, "kind": value.kind, "metadata": value.metadata}
-    for name in ("spec", "status"):
-        part = getattr(value, name)
-        if part is not UNSET:
-            document[name] = part
+    for field in msgspec.structs.fields(type(value)):
+        part = getattr(value, field.name)
+        if field.encode_name not in document and part is not UNSET:
+            document[field.encode_name] = part
     return document

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from calipy.console.failures import Failures
 from calipy.ctl.documents import Wanted
-from calipy.ctl.whole import Whole, WholeMeta, typed, whole
+from calipy.ctl.finding import find
+from calipy.ctl.policies import tier_of, tier_problems
+from calipy.ctl.tiers import known_tiers, needed_tiers
+from calipy.ctl.whole import Whole, WholeMeta, others, typed, whole
 from calipy.datastore.lifecycles import accept_change
 from calipy.datastore.patches import merge
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored
@@ -41,28 +44,34 @@ async def write(store: Store, verb: Verb, objects: Sequence[Wanted], say: Callab
 async def delete(
     store: Store, doomed: Sequence[Doomed], say: Callable[[str], None], *, ignore_not_found: bool
 ) -> None:  # fmt: skip
-    """Deletes all objects. Raises Failures, before any is deleted, if one doesn't exist."""
+    """Deletes all objects. Raises Failures, before any is deleted, if one doesn't exist or is needed."""
     missing: list[Exception] = []
+    found: list[Doomed] = []
     for each in doomed:
         try:
-            await store.get(whole(each.kind), each.key.name, each.key.namespace)
+            stored = await find(store, each.kind, each.key.name, each.key.namespace)
+            found.append(Doomed(each.kind, stored.key))
         except NotFound as error:
             missing.append(error)
-    if missing and not ignore_not_found:
-        raise Failures(missing)
-    for each in doomed:
+            found.append(each)
+    needed = await needed_tiers(store, [each.key for each in found])
+    if needed or (missing and not ignore_not_found):
+        raise Failures([*needed, *([] if ignore_not_found else missing)])
+    for each in found:
         say(f"{each.key} {await _deleted(store, each)}")
 
 
 async def _check(store: Store, verb: Verb, objects: Sequence[Wanted]) -> None:
     wrong: list[Exception] = []
     first: dict[Key, str] = {}
+    tiers = await known_tiers(store, objects)
     fresh_pools: list[IPPool] = []
     for wanted in objects:
         key = wanted.kind.key(wanted.value)
         stored = await _stored(store, wanted)
         try:
             _check_one(verb, wanted, stored)
+            _check_tier(wanted, tiers)
             if key in first:
                 raise _refused(wanted, "the object", str(key), f"stands in {first[key]} too", "keep one of them")
             if wanted.kind is ip_pools.KIND and stored is None:
@@ -74,6 +83,13 @@ async def _check(store: Store, verb: Verb, objects: Sequence[Wanted]) -> None:
         first.setdefault(key, wanted.where)
     if wrong:
         raise Failures(wrong)
+
+
+def _check_tier(wanted: Wanted, known: frozenset[str]) -> None:
+    """Raises Refused where a policy's tier doesn't exist, as Calico's client does."""
+    tier = tier_of(wanted.kind, wanted.value)
+    if tier is not None and (problems := tuple(tier_problems(tier, known))):
+        raise Refused(wanted.label, problems)
 
 
 def _refused(wanted: Wanted, field: str, value: object, reason: str, remedy: str) -> Refused:
@@ -154,15 +170,17 @@ def _new(value: Whole) -> Whole:
 
 
 def _changed(verb: Verb, wanted: Wanted, old: Whole) -> Whole:
-    """The stored object as it is to be: the given `spec` in place of the old one; for `apply`, labels and annotations
-    that others have put there stay. Of a kind of the core group, whose objects have many authors, `apply` sets the
-    fields that are given and leaves the rest."""
+    """The stored object as it is to be: what is given, `spec` above all, in place of the old; for `apply`, labels and
+    annotations that others have put there stay. Of a kind of the core group, whose objects have many authors, `apply`
+    sets the fields that are given and leaves the rest."""
     given = wanted.value
-    metadata = _metadata(verb, given.metadata, old.metadata)
-    spec = given.spec
-    if spec is UNSET or (verb == "apply" and not wanted.kind.group):
-        spec = _merged_spec(old.spec, spec)
-    return msgspec.structs.replace(old, metadata=metadata, spec=spec)
+    parts: dict[str, Any] = {"metadata": _metadata(verb, given.metadata, old.metadata)}
+    for name in ("spec", *others(type(given))):
+        part = getattr(given, name)
+        if part is UNSET or (verb == "apply" and not wanted.kind.group):
+            part = _merged(getattr(old, name), part)
+        parts[name] = part
+    return msgspec.structs.replace(old, **parts)
 
 
 def _metadata(verb: Verb, given: WholeMeta, old: WholeMeta) -> WholeMeta:
@@ -176,14 +194,8 @@ def _metadata(verb: Verb, given: WholeMeta, old: WholeMeta) -> WholeMeta:
     )
 
 
-def _merged_spec(
-    old: dict[str, object] | UnsetType, given: dict[str, object] | UnsetType
-) -> dict[str, object] | UnsetType:  # fmt: skip
-    if given is UNSET:
-        return old
-    merged = merge({} if old is UNSET else old, given)
-    assert isinstance(merged, dict)
-    return merged
+def _merged(old: object, given: object) -> object:
+    return old if given is UNSET else merge({} if old is UNSET else old, given)
 
 
 async def _deleted(store: Store, doomed: Doomed) -> str:

@@ -1,14 +1,15 @@
-"""First objects of a cluster, created where absent and never changed: ClusterInformation, default pools."""
+"""First objects of a cluster, created where absent and never changed: ClusterInformation, tiers, default pools."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 
 from msgspec import convert
 
 from calipy.datastore.stores import Exists, Store
-from calipy.resources import cluster_informations, ip_pools
+from calipy.resources import cluster_informations, ip_pools, tiers
 from calipy.resources.cluster_informations import ClusterInformation, ClusterInformationSpec
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta, accept
@@ -22,6 +23,9 @@ CALICO_VERSION = "v3.32.1"
 async def ensure_cluster(store: Store, pools: Mapping[int, DefaultPool]) -> None:
     """Creates what is missing. A family that has any pool gets no default one. Raises Refused for a wrong pool."""
     await _ensure_information(store)
+    for tier in tiers.BUILT_IN.values():
+        with suppress(Exists):
+            await store.create(tiers.KIND, tier)
     families = set()
     async for page in store.list(ip_pools.KIND):
         families |= {item.value.family for item in page.items}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from calipy.resources.metadata import Kind, Resource, no_problems
-from calipy.resources.network_sets import NetworkSetSpec
+from calipy.resources.metadata import Kind, Problem, Resource
+from calipy.resources.network_sets import NetworkSetSpec, set_problems
 
 
 class GlobalNetworkSet(
@@ -17,7 +18,12 @@ class GlobalNetworkSet(
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
 
 
+def problems(found: GlobalNetworkSet) -> Iterator[Problem]:
+    """Calico's validation of GlobalNetworkSet."""
+    return set_problems(found.metadata, found.spec)
+
+
 KIND = Kind(
     name="GlobalNetworkSet", group="projectcalico.org", version="v3", plural="globalnetworksets",
-    type=GlobalNetworkSet, problems=no_problems, short_names=("gns",),
+    type=GlobalNetworkSet, problems=problems, short_names=("gns", "gnetset", "gnetsets"),
 )  # fmt: skip

@@ -64,10 +64,26 @@ BY_NAME = {kind.name: kind for kind in ALL}
 
 
 def named(text: str) -> Kind[Any]:
-    """The kind that a user means by `text`: its name, its plural, a short name, in any case. Raises KeyError."""
-    wanted = text.lower()
+    """The kind that a user means by `text`: its name, its plural, a short name, in any case; or, as kubectl's users
+    write it, with its group behind a dot: there what the API calls it counts too. Raises KeyError."""
+    wanted, dot, group = text.lower().partition(".")
     for kind in ALL:
-        if wanted in (kind.name.lower(), kind.plural, *kind.short_names):
+        names = {kind.name.lower(), kind.plural, *kind.short_names}
+        if dot:
+            names |= {kind.kind.lower(), kind.resource}
+        if wanted in names and (not dot or _is_group(kind, group)):
             return kind
     known = ", ".join(sorted(kind.plural for kind in ALL))
     raise KeyError(f"no kind is called {text!r}; known are {known}")
+
+
+def _is_group(kind: Kind[Any], text: str) -> bool:
+    """True for its group, also with a version or a part of Calico's storage before it: `crd.projectcalico.org`."""
+    if not kind.group:
+        return text.strip(".") in ("", kind.version)
+    return text == kind.group or text.endswith(f".{kind.group}")
+
+
+def spelled(kind: str) -> tuple[Kind[Any], ...]:
+    """The kinds whose documents say `kind: ...` so; of two groups there may be two."""
+    return tuple(each for each in ALL if each.kind == kind)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from typing import Literal
 
 from msgspec import Struct, field
 
-from calipy.resources.label_selectors import LabelSelector
-from calipy.resources.metadata import Kind, Resource, no_problems
+from calipy.resources.cidrs import Network, network_of
+from calipy.resources.label_selectors import LabelSelector, label_selector_problems
+from calipy.resources.labels import metadata_problems
+from calipy.resources.metadata import Kind, Problem, Resource
+from calipy.resources.policy_problems import port_name_problems
 
 PolicyType = Literal["Ingress", "Egress"]
 
@@ -71,8 +75,92 @@ class KubernetesNetworkPolicy(
     api_version: Literal["networking.k8s.io/v1"] = "networking.k8s.io/v1"
 
 
+def types_in_force(spec: KubernetesNetworkPolicySpec) -> tuple[PolicyType, ...]:
+    """The directions that a policy isolates: those that it names, else ingress, and egress if it has rules for it."""
+    return spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
+
+
+def problems(policy: KubernetesNetworkPolicy) -> Iterator[Problem]:
+    """Kubernetes' validation of NetworkPolicy. CIDRs may have bits set behind their prefix: API servers before v1.36
+    have let them in."""
+    spec = policy.spec
+    yield from metadata_problems(policy.metadata)
+    yield from label_selector_problems("spec.podSelector", spec.pod_selector)
+    for index, ingress in enumerate(spec.ingress):
+        yield from _rule_problems(f"spec.ingress[{index}]", ingress.ports, "from", ingress.from_)
+    for index, egress in enumerate(spec.egress):
+        yield from _rule_problems(f"spec.egress[{index}]", egress.ports, "to", egress.to)
+    if len(spec.policy_types) > 2:
+        types = list(spec.policy_types)
+        yield Problem("spec.policyTypes", types, "are too many", "name Ingress, Egress, or both")
+
+
+def _rule_problems(
+    field: str, ports: tuple[NetworkPolicyPort, ...], way: str, peers: tuple[NetworkPolicyPeer, ...]
+) -> Iterator[Problem]:
+    for index, port in enumerate(ports):
+        yield from _port_problems(f"{field}.ports[{index}]", port)
+    for index, peer in enumerate(peers):
+        yield from _peer_problems(f"{field}.{way}[{index}]", peer)
+
+
+def _port_problems(field: str, port: NetworkPolicyPort) -> Iterator[Problem]:
+    last = port.end_port
+    if isinstance(port.port, int):
+        if not 1 <= port.port <= 65535:
+            yield Problem(
+                f"{field}.port", port.port, "is no port", "write 1 to 65535, or the name of a container's port"
+            )
+        if last is not None and not port.port <= last <= 65535:
+            yield Problem(f"{field}.endPort", last, f"can't end a range from {port.port}", "write port to 65535")
+        return
+    if port.port is not None:
+        yield from port_name_problems(f"{field}.port", port.port)
+    if last is not None:
+        yield Problem(f"{field}.endPort", last, "needs a port that is a number", "set port to the first of the range")
+
+
+def _peer_problems(field: str, peer: NetworkPolicyPeer) -> Iterator[Problem]:
+    selectors = (("podSelector", peer.pod_selector), ("namespaceSelector", peer.namespace_selector))
+    given = [(name, selector) for name, selector in selectors if selector is not None]
+    for name, selector in given:
+        yield from label_selector_problems(f"{field}.{name}", selector)
+    if peer.ip_block is not None:
+        yield from _block_problems(f"{field}.ipBlock", peer.ip_block)
+        if given:
+            reason = f"can't be combined with {given[0][0]}"
+            yield Problem(f"{field}.ipBlock", peer.ip_block.cidr, reason, "write two peers")
+    elif not given:
+        remedy = "write ipBlock, podSelector or namespaceSelector; {} selects all"
+        yield Problem(field, {}, "names nobody", remedy)
+
+
+def _block_problems(field: str, block: IPBlock) -> Iterator[Problem]:
+    network = yield from _network(f"{field}.cidr", block.cidr)
+    for index, text in enumerate(block.except_):
+        where = f"{field}.except[{index}]"
+        part = yield from _network(where, text)
+        if network is not None and part is not None and not _is_part(part, network):
+            yield Problem(where, text, f"is not a part of {block.cidr}", "write a smaller range inside of cidr")
+
+
+def _network(field: str, text: str) -> Generator[Problem, None, Network | None]:
+    try:
+        return network_of(text)
+    except ValueError:
+        yield Problem(field, text, "is not a CIDR", "write an address and a prefix length, 10.0.0.0/8 or 2001:db8::/32")
+        return None
+
+
+def _is_part(part: Network, whole: Network) -> bool:
+    """True if the one lies in the other and is smaller."""
+    if part.version != whole.version or part.prefixlen <= whole.prefixlen:
+        return False
+    return part.network_address in whole
+
+
 KIND = Kind(
     name="KubernetesNetworkPolicy", kind="NetworkPolicy", group="networking.k8s.io", version="v1",
     plural="kubernetesnetworkpolicies", resource="networkpolicies", type=KubernetesNetworkPolicy,
-    problems=no_problems, short_names=("knp", "knps"), namespaced=True,
+    problems=problems, short_names=("knp", "knps"), namespaced=True,
 )  # fmt: skip

@@ -78,8 +78,9 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     problems: Callable[[R], Iterable[Problem]]
     changes: Callable[[R, R], Iterable[Problem]] = no_changes
     """Judges an update, (old, new): fields that can't change once they are set."""
-    names: Literal["subdomain", "label", "any"] = "subdomain"
-    """What a name may be: a DNS subdomain (RFC 1123) as most objects', a DNS label, or what its maker made of it."""
+    names: Literal["subdomain", "label", "policy", "any"] = "subdomain"
+    """What a name may be: a DNS subdomain (RFC 1123) as most objects', a DNS label, one or two labels with a dot
+    between them as Calico's policies', or what its maker made of it."""
     short_names: tuple[str, ...] = ()
     namespaced: bool = False
     kind: str = ""
@@ -118,7 +119,12 @@ def no_problems(value: Resource) -> tuple[Problem, ...]:
 
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAMES = {"subdomain": (re.compile(rf"{_LABEL}(\.{_LABEL})*"), 253), "label": (re.compile(_LABEL), 63)}
+_NAMES = {
+    "subdomain": (re.compile(rf"{_LABEL}(\.{_LABEL})*"), 253, ", dots"),
+    "label": (re.compile(_LABEL), 63, ""),
+    "policy": (re.compile(rf"{_LABEL}(\.{_LABEL})?"), 253, ", one dot"),
+}
+"""Rule -> pattern, most characters, and which dots are for the remedy."""
 
 
 def name_problems(kind: Kind[R], metadata: ObjectMeta) -> Iterator[Problem]:
@@ -138,8 +144,7 @@ def _name_problems(field: str, name: str, rule: str) -> Iterator[Problem]:
         return
     if rule not in _NAMES:
         return
-    pattern, most = _NAMES[rule]
-    dots = ", dots" if rule == "subdomain" else ""
+    pattern, most, dots = _NAMES[rule]
     if len(name) > most:
         yield Problem(f"metadata.{field}", name, f"has {len(name)} characters", f"{most} at most")
     elif not pattern.fullmatch(name):

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from msgspec import Struct
+from calipy.resources.labels import metadata_problems
+from calipy.resources.metadata import Kind, Problem, Resource
+from calipy.resources.policy_problems import policy_problems
+from calipy.resources.policy_rules import PolicySpec, types_in_force
 
-from calipy.resources.metadata import Kind, Resource, no_problems
-from calipy.resources.policy_rules import PerformanceHint, PolicyType, Rule
+__all__ = ["KIND", "NetworkPolicy", "NetworkPolicySpec", "problems", "types_in_force"]
 
 
-class NetworkPolicySpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
+class NetworkPolicySpec(PolicySpec, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
     """Calico NetworkPolicySpec."""
-
-    tier: str = ""
-    """Empty stands for `default`."""
-    order: float | None = None
-    """Lower first; None is last."""
-    selector: str = ""
-    service_account_selector: str = ""
-    types: tuple[PolicyType, ...] = ()
-    """Empty stands for what `types_in_force` says."""
-    ingress: tuple[Rule, ...] = ()
-    egress: tuple[Rule, ...] = ()
-    performance_hints: tuple[PerformanceHint, ...] = ()
 
 
 class NetworkPolicy(
@@ -35,7 +26,14 @@ class NetworkPolicy(
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
 
 
+def problems(policy: NetworkPolicy) -> Iterator[Problem]:
+    """Calico's validation of NetworkPolicy."""
+    yield from metadata_problems(policy.metadata)
+    yield from policy_problems(policy.spec, namespaced=True)
+
+
 KIND = Kind(
     name="NetworkPolicy", group="projectcalico.org", version="v3", plural="networkpolicies", type=NetworkPolicy,
-    problems=no_problems, short_names=("np", "cnp", "caliconetworkpolicy", "caliconetworkpolicies"), namespaced=True,
+    problems=problems, names="policy", namespaced=True,
+    short_names=("np", "policy", "policies", "pol", "pols", "cnp", "caliconetworkpolicy", "caliconetworkpolicies"),
 )  # fmt: skip

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
 
-from calipy.resources.metadata import Kind, Resource, no_problems
+from calipy.resources.cidrs import network_or_address
+from calipy.resources.labels import metadata_problems
+from calipy.resources.metadata import Kind, ObjectMeta, Problem, Resource
+
+MOST_NETS = 100_000
+NAMESPACE_LABEL = "projectcalico.org/namespace"
+"""Put on by Calico where selectors are judged, and by nobody else."""
 
 
 class NetworkSetSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -22,7 +29,32 @@ class NetworkSet(Resource, frozen=True, gc=False, kw_only=True, rename="camel", 
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
 
 
+def set_problems(metadata: ObjectMeta, spec: NetworkSetSpec) -> Iterator[Problem]:
+    """Calico's validation of NetworkSet, and of GlobalNetworkSet. Bits behind a prefix are let pass."""
+    yield from metadata_problems(metadata)
+    if NAMESPACE_LABEL in metadata.labels:
+        value = metadata.labels[NAMESPACE_LABEL]
+        yield Problem(f"metadata.labels[{NAMESPACE_LABEL}]", value, "is Calico's own label", "choose another name")
+    if len(spec.nets) > MOST_NETS:
+        yield Problem("spec.nets", f"{len(spec.nets)} entries", "are too many", f"{MOST_NETS} at most")
+    seen: set[str] = set()
+    for index, net in enumerate(spec.nets):
+        field = f"spec.nets[{index}]"
+        if net in seen:
+            yield Problem(field, net, "is there twice", "write each once")
+        seen.add(net)
+        try:
+            network_or_address(net)
+        except ValueError:
+            yield Problem(field, net, "is neither an address nor a CIDR", "write 192.0.2.1 or 192.0.2.0/24")
+
+
+def problems(found: NetworkSet) -> Iterator[Problem]:
+    """Calico's validation of NetworkSet."""
+    return set_problems(found.metadata, found.spec)
+
+
 KIND = Kind(
     name="NetworkSet", group="projectcalico.org", version="v3", plural="networksets", type=NetworkSet,
-    problems=no_problems, short_names=("netset", "netsets", "networkset"), namespaced=True,
+    problems=problems, short_names=("netset", "netsets"), namespaced=True,
 )  # fmt: skip

@@ -70,7 +70,10 @@ class Pod(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_fie
 
     @property
     def finished(self) -> bool:
-        """True when its containers will never run again (core/v1 PodPhase Succeeded or Failed)."""
+        """True when its addresses are no more its own, as Calico sees it: its containers will never run again (core/v1
+        PodPhase Succeeded or Failed), or it is being deleted and CNI has taken them back (POD_IP is there, empty)."""
+        if self.metadata.deletion_timestamp and self.metadata.annotations.get(POD_IP) == "":
+            return True
         return self.status.phase in ("Succeeded", "Failed")
 
 

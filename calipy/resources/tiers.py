@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 from calipy.resources.conditions import Condition
-from calipy.resources.metadata import Kind, ObjectMeta, Resource, no_problems
+from calipy.resources.labels import metadata_problems
+from calipy.resources.metadata import Kind, ObjectMeta, Problem, Resource
 
 DEFAULT = "default"
 """The tier of policies that name none, and of Kubernetes' own."""
@@ -50,7 +52,30 @@ BUILT_IN = {
 }
 """Tiers that are always there: name -> what it is, and has to stay."""
 
+
+def problems(tier: Tier) -> Iterator[Problem]:
+    """Calico's validation of Tier: the built-in ones are what they are."""
+    yield from metadata_problems(tier.metadata)
+    built_in = BUILT_IN.get(tier.metadata.name)
+    if built_in is None:
+        return
+    for name, value, fixed in (
+        ("order", shown_order(tier.spec.order), shown_order(built_in.spec.order)),
+        ("defaultAction", tier.spec.default_action, built_in.spec.default_action),
+    ):
+        if value != fixed:
+            reason = f"of the built-in tier {tier.metadata.name} can't be changed"
+            yield Problem(f"spec.{name}", value, reason, f"write {fixed}")
+
+
+def shown_order(order: float | None) -> str:
+    """An order as people write it: 1000000, 99.5; empty where there is none."""
+    if order is None:
+        return ""
+    return str(int(order)) if order.is_integer() else str(order)
+
+
 KIND = Kind(
-    name="Tier", group="projectcalico.org", version="v3", plural="tiers", type=Tier, problems=no_problems,
+    name="Tier", group="projectcalico.org", version="v3", plural="tiers", type=Tier, problems=problems,
     names="label",
 )  # fmt: skip
