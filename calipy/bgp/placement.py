@@ -18,6 +18,8 @@ from calipy.bgp.sidecar import CONFIGURATION, pipe_command
 from calipy.bgp.waiting import until
 
 _AGAIN_S, _AGAIN_MOST_S = 1.0, 300.0
+_OVERTAKEN_MOST_S = 2.0
+"""For so long a file that is being checked gives way to a newer one."""
 _MARK = re.compile(r' ([0-9a-f]{16})";')
 log = logging.getLogger("calipy.bgp")
 
@@ -66,23 +68,32 @@ class Placement:
             again_s = None
             if self._wanted is None:
                 continue
-            (topology, passwords), path = self._wanted, self._folder / CONFIGURATION
             try:
-                mark = await self._put(topology, passwords)
+                self.placed = await self._put_newest(*self._wanted)
             except (installation.Rejected, exabgp_config.ConfigError, OSError) as error:
-                former, self.problem = self.problem, f"{path}: {error}; the last good one stays in force"
+                former, path = self.problem, self._folder / CONFIGURATION
+                self.problem = f"{path}: {error}; the last good one stays in force"
                 if self.problem != former:
                     log.error("%s", self.problem)
                 again_s = time.monotonic() + min(_AGAIN_S * 2.0**failures, _AGAIN_MOST_S)
                 failures = min(failures + 1, 16)
             else:
                 self.problem, failures = "", 0
-                self.placed = PlacedFile(topology=topology, passwords=passwords, mark=mark)
             self._changed()
 
-    async def _put(self, topology: Topology, passwords: Mapping[str, str]) -> str:
-        """Puts the file in place, unless the one that is there says the same; its mark. Raises Rejected, ConfigError,
-        OSError."""
+    async def _put_newest(self, topology: Topology, passwords: Mapping[str, str]) -> PlacedFile:
+        """What is wanted while a file is checked overtakes it. Else the first file would lack the nodes that are
+        introduced right after this one, and ExaBGP would refuse their connections until it is reloaded."""
+        until_s = time.monotonic() + _OVERTAKEN_MOST_S
+        while (mark := await self._put(topology, passwords, until_s)) is None:
+            self._render.clear()
+            assert self._wanted is not None
+            topology, passwords = self._wanted
+        return PlacedFile(topology=topology, passwords=passwords, mark=mark)
+
+    async def _put(self, topology: Topology, passwords: Mapping[str, str], until_s: float) -> str | None:
+        """Puts the file in place, unless the one that is there says the same; its mark, None = something newer came
+        before `until_s`. Raises Rejected, ConfigError, OSError."""
         path = self._folder / CONFIGURATION
         run = pipe_command(self._folder, topology.shortest_hold_s)
         former = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -91,5 +102,8 @@ class Placement:
             return found[1]
         mark = secrets.token_hex(8)
         text = exabgp_config.render(topology, passwords, run, mark)
-        await installation.install(path, text, passwords.values())
-        return mark
+
+        def overtaken() -> bool:
+            return self._render.is_set() and time.monotonic() < until_s
+
+        return mark if await installation.install(path, text, passwords.values(), overtaken) else None
