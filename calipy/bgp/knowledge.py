@@ -28,7 +28,7 @@ class Knowledge:
         self.peers: Mapping[str, Peer] = {}
         """The configured ones, by address."""
         self.opened: set[str] = set()
-        """Peers whose OPEN was heard."""
+        """Peers whose OPEN was heard while they were configured."""
         self.ended: set[str] = set()
         """Peers whose End-of-RIB came over this connection."""
         self.accounted = False
@@ -67,7 +67,7 @@ class Knowledge:
                 self.ended.discard(peer)
                 if was_up:
                     log.warning("the session with %s is down: %s", peer, self.standings.of(peer).reason)
-            case Opened(peer=peer):
+            case Opened(peer=peer) if peer in self.peers:
                 self.opened.add(peer)
             case EndOfRib(peer=peer):
                 self.ended.add(peer)

@@ -14,12 +14,13 @@ from calipy.bgp.peers import Peer, Topology
 from calipy.bgp.pipe import SOCKET
 from calipy.bgp.session import Session
 from calipy.model.routes import LearnedRoute
+from tests.unit.bgp.lines import EVENTS
 
 ME, PEER = "10.9.0.1", Peer(name="Mesh_10_9_0_2", address="10.9.0.2", as_number=1, local_address="10.9.0.1", local_as=1)
 TOPOLOGY = Topology(node="me", router_id=ME, peers=(PEER,))
 ACCOUNT = (
     '[{"state": "up", "duration": 99, "fsm": "ESTABLISHED", "local": {"address": "10.9.0.1", "as": 1}, "peer": '
-    '{"address": "10.9.0.2", "as": 1, "id": "10.9.0.2"}}]'
+    '{"address": "10.9.0.2", "as": 1, "id": "10.9.0.2", "capabilities": {"graceful-restart": true}}}]'
 )
 
 
@@ -104,3 +105,33 @@ async def test_a_wrong_line_is_refused_and_those_around_it_are_taken(
         task.cancel()
     assert learned.keys() == {"10.1.0.0/26", "10.2.0.0/26", "10.3.0.0/26"}
     assert sum("can't be read; it is dropped" in record.message for record in caplog.records) == 4
+
+
+async def test_an_open_that_came_before_the_peer_was_configured_is_asked_about(tmp_path: Path) -> None:
+    """Else nobody would know that the peer does graceful restart, and its routes would go with the session."""
+    happened = asyncio.Event()
+    learned: dict[str, LearnedRoute | None] = {}
+    speaker = Speaker({SHOW_NEIGHBORS: (ACCOUNT,), SHOW_RECEIVED: (route("10.1.0.0/26"),)})
+    session = Session(tmp_path, learned.update, lambda: None)
+    session.listen(happened.set)
+
+    async def until(true: Callable[[], bool]) -> None:
+        while not true():
+            happened.clear()
+            await happened.wait()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        task = group.create_task(session.run())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        async with speaker.connected(tmp_path) as say:
+            for name in ("connected", "open of ExaBGP that goes on", "up"):
+                say(EVENTS[name].decode())
+            await until(lambda: session.standing(PEER).state == "up")
+            session.configure(TOPOLOGY, {}, {})
+            await until(lambda: session.received(PEER) == 1 and session.connected)
+            say(EVENTS["connection lost"].decode())
+            await until(lambda: session.standing(PEER).state == "down")
+            assert session.stale(PEER)
+            assert session.received(PEER) == 1
+        task.cancel()
