@@ -58,6 +58,7 @@ class Answers:
             in_sync=self._dataplane.first_apply.is_set(),
             obstacle=self._obstacle(),
             problems=self._health.problems(self._health.ready),
+            degraded=self._health.problems(self._health.degraded),
             refused=self._refused(),
             sessions=self._sessions(),
             endpoints=len(self._endpoints.attached),

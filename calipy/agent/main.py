@@ -425,7 +425,7 @@ class Agent:
             "" if self.dataplane.first_apply.is_set() else "the kernel hasn't been brought up to date yet"
         )
         ready["Datastore"] = lambda: "; ".join(sorted({c.error for c in mirror.connections.values() if c.error}))
-        ready["BGP"] = self.bgp.problem
+        ready["BGP"], self.health.degraded["BGP"] = self.bgp.problem, self.bgp.degradation
         ready["Kernel"] = lambda: "; ".join(self.dataplane.refused.values())
         figures.watch_loops(self.health, self.calculator, self.dataplane, self.feed, self.heartbeat)
         figures.publish_store(self.metrics, self.feed, mirror)

@@ -58,7 +58,7 @@ def _cells(row: Row) -> tuple[str, str, str, str, str]:
         f"{timeout} (override)" if row.overridden else timeout,
         "-" if row.live is None else "reporting non-live" if row.live else "reporting live",
         "-" if row.ready is None else "reporting non-ready" if row.ready else "reporting ready",
-        "; ".join(filter(None, (row.live, row.ready))),
+        "; ".join(filter(None, (row.live, row.ready, row.degraded))),
     )
 
 

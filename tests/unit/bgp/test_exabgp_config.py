@@ -95,9 +95,18 @@ def test_a_peer_without_the_password_that_it_should_have_stays_down(
 ) -> None:
     topology = peer_with_password(password=replace(SECRET, optional=optional))
     passwords = {} if password is None else {"Global_10_0_0_1": password}
-    (line,) = refused(topology, passwords).values()
-    assert line.startswith(f"peer Global_10_0_0_1: password from Secret bgp, key tor: {reason}")
+    ((name, line),) = refused(topology, passwords).items()
+    assert name == "Global_10_0_0_1"
+    assert line.startswith(f"password from Secret bgp, key tor: {reason}")
     assert "neighbor" not in render(topology, passwords, RUN)
+
+
+def test_why_a_password_is_not_known_is_said() -> None:
+    topology = peer_with_password()
+    (line,) = refused(topology, {}, {SECRET: "Secret/kube-system/bgp has no data.tor; write it there"}).values()
+    assert line.endswith(
+        "is not known, so the session stays down; Secret/kube-system/bgp has no data.tor; write it there"
+    )
 
 
 def test_an_optional_password_may_be_absent() -> None:

@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from calipy.bgp.messages import Connected, Done, Down, EndOfRib, Message, Notified, Opened, Path, Shutdown, Up, Updated
+from calipy.bgp.messages import (
+    Connected,
+    Down,
+    EndOfRib,
+    Message,
+    Notified,
+    Opened,
+    Path,
+    Shutdown,
+    Unreadable,
+    Up,
+    Updated,
+)
 from calipy.bgp.peers import Peer, Topology
 from calipy.bgp.rib import Rib
 from calipy.model.routes import LearnedRoute
@@ -176,7 +188,11 @@ def test_a_message_names_the_prefixes_that_may_have_moved() -> None:
     assert made.take(says(P, path(P, med=1)), 0.0) == {NET}
     assert made.take(says(P, gone=(NET, "10.9.0.0/26")), 0.0) == {NET}
     assert made.prefixes == {other.prefix}
-    for silent in (Done(), Connected(peer=P), Notified(peer=P, direction="sent", code=6, subcode=2)):
+    for silent in (
+        Unreadable("{", "it ends"),
+        Connected(peer=P),
+        Notified(peer=P, direction="sent", code=6, subcode=2),
+    ):
         assert made.take(silent, 0.0) == frozenset()
 
 
