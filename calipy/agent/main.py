@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from calipy import logs
+from calipy import files, logs
 from calipy.agent import figures
 from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
@@ -46,7 +46,7 @@ from calipy.felix.engine import Engine
 from calipy.ipam.allocator import Allocator
 from calipy.ipam.errors import IPAMError
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
-from calipy.node import bootstrap, files, identity, mtu, tunnels
+from calipy.node import bootstrap, identity, mtu, tunnels
 from calipy.node.health import Address, Listener, health_application, metrics_application
 from calipy.resources import felix_configurations, ip_pools
 from calipy.resources.felix_configurations import Value, from_file, from_variables
@@ -250,7 +250,7 @@ class Agent:
         self.engine.on_news = lambda events: whereabouts.moved() if self._is_of_host(events) else None
         await whereabouts.introduce()
         group.create_task(whereabouts.keep())
-        files.put(self.settings.state_folder / "nodename", f"{self.settings.node}\n")
+        files.put(self.settings.state_folder / "nodename", f"{self.settings.node}\n".encode())
         self.obstacle = "the agent is starting"
 
     def _is_of_host(self, events: Sequence[Event]) -> bool:
@@ -377,7 +377,7 @@ class Agent:
             return
         path = self.settings.state_folder / "mtu"
         try:
-            files.put(path, f"{bytes_}\n")
+            files.put(path, f"{bytes_}\n".encode())
         except OSError as error:
             if str(error) != self._untold:
                 log.error("%s can't be written: %s; it should say %d", path, error.strerror, bytes_)

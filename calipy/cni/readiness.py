@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from calipy import files
 
 EVERY_S = 5.0
 """How often the file is rewritten while the agent can serve ADD."""
@@ -21,10 +22,7 @@ def line(now_s: float, grace_s: float) -> str:
 
 def write(path: Path, now_s: float, grace_s: float) -> None:
     """Replaces the file, so that a reader has the old line or the new one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(line(now_s, grace_s))
-    os.replace(new, path)
+    files.replace(path, line(now_s, grace_s).encode(), durable=False)  # it tells of this boot only
 
 
 async def keep(path: Path, obstacle: Callable[[], str], grace_s: float, every_s: float = EVERY_S) -> None:
