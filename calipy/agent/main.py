@@ -245,7 +245,7 @@ class Agent:
     async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> None:
         """First objects of the cluster, this node's own object, and where it is."""
         self.obstacle = "this node is not introduced yet"
-        whereabouts = Whereabouts(store, self.settings, self.monitor, self.thread)
+        whereabouts = Whereabouts(store, self.settings, self.monitor)
         self.health.ready["NodeAddress"] = lambda: whereabouts.problem
         self.engine.on_news = lambda events: whereabouts.moved() if self._is_of_host(events) else None
         await whereabouts.introduce()

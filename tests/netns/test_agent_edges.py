@@ -16,7 +16,7 @@ from calipy.resources import felix_configurations, ip_pools, nodes
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
-from tests.netns.test_agent_cni import CALIPY, Node, folder_of_a_test, until
+from tests.netns.test_agent_cni import CALIPY, ENVIRONMENT, Node, folder_of_a_test, until
 
 
 @pytest.fixture
@@ -148,6 +148,28 @@ async def test_a_node_without_an_address_says_so_and_goes_on_when_it_has_one(nod
     await node.ready()
     assert (await get(node, "/readiness"))[0] == 200
     assert (await node.agent.status()).restarts == 0
+
+
+async def test_a_name_server_that_never_answers_keeps_no_pod_waiting(node: Node) -> None:
+    """The first agent finds the address by itself; its successor is to find it by a name that nobody looks up."""
+    await node.start()
+    await node.agent.stop()
+    silence = (
+        "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', 53)); time.sleep(999)"
+    )
+    await node.machine.spawn("silence", (CALIPY[0], "-c", silence), {})
+    await node.run("sh", "-c", "echo nameserver 127.0.0.1 > /tmp/resolv; mount --bind /tmp/resolv /etc/resolv.conf")
+    await node.machine.spawn(
+        "next", (*CALIPY, "agent"), {**ENVIRONMENT, "IP_AUTODETECTION_METHOD": "can-reach=archive.example"}
+    )
+    await node.ready()
+    await node.add("one")
+    await node.delete("one")
+    report = await node.ask("status", NodeReport)
+    assert (
+        "archive.example can't be reached: no name server has told its address within 2 s"
+        in report.problems["NodeAddress"]
+    )
 
 
 async def test_a_node_object_that_is_deleted_is_told_once_and_shown(node: Node) -> None:
