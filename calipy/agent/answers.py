@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 
 from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
-from calipy.felix.dataplane import Area, Dataplane
-from calipy.felix.endpoints import Endpoints
+from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
-from calipy.felix.rules.compile import RulesPlanner
 from calipy.model.routes import NextHop, Route
 from calipy.telemetry import Health
 
@@ -20,10 +18,7 @@ class Answers:
     def __init__(
         self,
         node: str,
-        dataplane: Dataplane,
-        areas: Sequence[Area],
-        planner: RulesPlanner,
-        endpoints: Endpoints,
+        engine: Engine,
         health: Health,
         *,
         obstacle: Callable[[], str],
@@ -32,10 +27,8 @@ class Answers:
         repairs: Callable[[], Mapping[str, int]],
     ) -> None:
         self._node = node
-        self._dataplane = dataplane
-        self._areas = areas
-        self._planner = planner
-        self._endpoints = endpoints
+        self._engine = engine
+        self._dataplane, self._endpoints = engine.dataplane, engine.endpoints
         self._health = health
         self._obstacle = obstacle
         self._refused = refused
@@ -63,9 +56,9 @@ class Answers:
             endpoints=len(self._endpoints.attached),
             drivers=tuple(
                 DriverReport(driver=area.driver.name, reads=area.reads, writes=area.writes, operations=area.operations)
-                for area in self._areas
+                for area in self._engine.areas
             ),
-            compiled=self._planner.compiled,
+            compiled=self._engine.planner.compiled,
             repairs=self._repairs(),
         )
 

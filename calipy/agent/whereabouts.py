@@ -142,10 +142,9 @@ class Whereabouts:
         )
 
     def _tell(self, family: int, choice: Choice | None) -> None:
-        said = f"{choice.address}: {choice.reason}" if choice else ""
-        if said and self._told.get(family) != said:
-            self._told[family] = said
-            log.info("this node's IPv%d address is %s", family, said)
+        if choice is not None and self._told.get(family) != choice.address:
+            self._told[family] = choice.address
+            log.info("this node's IPv%d address is %s: %s", family, choice.address, choice.reason)
 
     def _complain(self, problem: str) -> None:
         if problem and problem != self.problem:

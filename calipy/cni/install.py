@@ -28,7 +28,7 @@ def install_forwarder(folder: str, forwarder: str = "") -> str:
 
 
 def conflist(mtu: int = 0) -> bytes:
-    """The network's configuration list. `mtu` 0 leaves it to the agent.
+    """The network's configuration list; its file's mode is 0600. `mtu` 0 leaves it to the agent.
 
     `cniVersion` is for runtimes that know no other key (containerd 1.6), `cniVersions` for those that choose.
     """
@@ -45,9 +45,3 @@ def conflist(mtu: int = 0) -> bytes:
         "plugins": [plugin],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def write_conflist(path: Path, mtu: int = 0) -> bool:
-    """Writes the list with mode 0600. An identical one is left alone, so that no runtime reads its network anew; True
-    if it was written. Blocks (`files.replace`). Raises OSError."""
-    return files.put(path, conflist(mtu), mode=0o600)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from calipy.felix.calc.settings import FelixSettings
@@ -353,6 +353,14 @@ class Monitor:
             return self.remove_external_routes
         link = self.links.get(index)
         return link is not None and link.name in DEVICES
+
+    def is_of_host(self, events: Iterable[Event]) -> bool:
+        """Whether links other than workloads', or their addresses, have moved."""
+        return any(
+            (isinstance(event, AddressSeen | AddressGone) and event.address.index not in self.workload_links)
+            or (isinstance(event, LinkSeen) and event.link.index not in self.workload_links)
+            for event in events
+        )
 
     def follow(self, settings: FelixSettings) -> None:
         """Takes in settings that decide what is ours."""
