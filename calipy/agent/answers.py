@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from ipaddress import ip_network
+import socket
+from collections.abc import Callable, Iterator, Mapping
 
+from calipy.explain.query import Answer
 from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
 from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
@@ -35,7 +36,7 @@ class Answers:
         self._sessions = sessions
         self._repairs = repairs
 
-    def by_name(self) -> dict[str, Callable[[], object]]:
+    def by_name(self) -> dict[str, Answer]:
         """What `explain.query.serve` takes."""
         return {
             "status": self.status,
@@ -62,27 +63,18 @@ class Answers:
             repairs=self._repairs(),
         )
 
-    def routes(self) -> tuple[RouteReport, ...]:
-        """All routes that the node wants, by family and prefix."""
+    def routes(self) -> Iterator[RouteReport | None]:
+        """All routes that the node wants, by family and prefix, bit by bit: there may be many (`query.Answer`)."""
         state = self._dataplane.state
-        found = state.routes.values() if state is not None else ()
+        ranked: list[tuple[bytes, int, Route]] = []
+        for route in state.routes.values() if state is not None else ():
+            ranked.append((_rank(route.prefix), route.metric, route))
+            yield None
+        ranked.sort(key=lambda entry: entry[:2])
+        refused = self._dataplane.refused
         peers = {session.peer: session.node for session in self._sessions()}
-        ordered = sorted(found, key=lambda route: (route.family, ip_network(route.prefix)))
-        return tuple(self._route(route, peers) for route in ordered)
-
-    def _route(self, route: Route, peers: Mapping[str, str]) -> RouteReport:
-        refused = self._dataplane.refused.get(route_owner(route.key), "")
-        return RouteReport(
-            prefix=route.prefix,
-            kind=route.kind,
-            ways=tuple(map(_way, route.next_hops)),
-            protocol=route.protocol,
-            metric=route.metric,
-            origin=str(route.origin),
-            word=word(route.origin.kind, route.origin.name, peers),
-            state="waits" if route.waits_for else "refused" if refused else "in force",
-            reason=route.waits_for or refused,
-        )
+        for _, _, route in ranked:
+            yield _report(route, peers, refused.get(route_owner(route.key), ""))
 
     def endpoints(self) -> tuple[EndpointReport, ...]:
         """All local endpoints, by identity."""
@@ -96,6 +88,27 @@ class Answers:
             )
             for endpoint in sorted(self._endpoints.attached, key=lambda endpoint: endpoint.id)
         )
+
+
+def _rank(prefix: str) -> bytes:
+    """Orders prefixes by family, address and length."""
+    address, _, length = prefix.partition("/")
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    return bytes((len(packed), *packed, int(length)))
+
+
+def _report(route: Route, peers: Mapping[str, str], refused: str) -> RouteReport:
+    return RouteReport(
+        prefix=route.prefix,
+        kind=route.kind,
+        ways=tuple(map(_way, route.next_hops)),
+        protocol=route.protocol,
+        metric=route.metric,
+        origin=str(route.origin),
+        word=word(route.origin.kind, route.origin.name, peers),
+        state="waits" if route.waits_for else "refused" if refused else "in force",
+        reason=route.waits_for or refused,
+    )
 
 
 def _way(hop: NextHop) -> str:
