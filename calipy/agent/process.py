@@ -32,6 +32,7 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"calipy agent: {error}", file=sys.stderr)
         return 1
+    log.info("the agent of node %s starts", settings.node)
     with ThreadPoolExecutor(1, "kernel") as thread:
         agent = Agent(settings, process, thread, log_level=log_level or settings.log_level)
         return asyncio.run(_until_signal(agent))

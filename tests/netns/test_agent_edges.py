@@ -248,7 +248,7 @@ async def test_a_second_agent_touches_nothing_until_the_first_has_ended(node: No
     said = f"another agent is alive on this node, process {first} ({' '.join(argv)}): it holds /run/calipy/agent.lock"
     await until(lambda: said in second.log.read_text(), "the second says who is there")
     await asyncio.sleep(1.2)  # two more attempts
-    assert len(second.log.read_text().splitlines()) == 1, second.log.read_text()
+    assert len(second.log.read_text().splitlines()) == 2, second.log.read_text()
     assert {name: node.inside(f"/run/calipy/{name}.sock").stat().st_ino for name in sockets} == sockets
     await node.add("two")
     report = await node.ask("status", NodeReport)
