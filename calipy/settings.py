@@ -56,7 +56,7 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     datastore: str = DEFAULT_DATASTORE
     """CALIPY_DATASTORE: `sqlite:<path>`."""
     run_folder: Path = Path("/run/calipy")
-    """CALIPY_RUN_DIR: sockets and the ready file."""
+    """CALIPY_RUN_DIR: sockets, the ready file, and the lock that one agent a node has."""
     state_folder: Path = Path("/var/lib/calico")
     """CALIPY_STATE_DIR: nodename, mtu, release records."""
     cni_configuration_folder: Path = Path("/etc/cni/net.d")
