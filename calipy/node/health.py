@@ -127,7 +127,7 @@ class Listener:
     async def _serve(self, address: Address) -> None:
         async with serving(self._make(), address) as self.bound:
             self.problem = ""
-            log.info("%s on %s", self._what, _spelled(address))
+            log.info("%s is served on %s", self._what, _spelled(address))
             while self._wanted() == address:
                 await self._changed.wait()
                 self._changed.clear()
