@@ -8,7 +8,7 @@ from typing import Any, Literal, TextIO
 
 from msgspec import Struct
 
-from calipy.console.failures import Failures
+from calipy.console.failures import Failure, Failures
 from calipy.console.formats import write_document
 from calipy.console.tables import Column, Table, show, show_parts
 from calipy.ctl.columns import Shown, columns_of, in_order
@@ -36,7 +36,10 @@ async def get(
     store: Store, wanted: Sequence[Selected], *, namespace: str, every_namespace: bool, matches: Matches,
     output: Output, stream: TextIO,
 ) -> None:  # fmt: skip
-    """Shows the objects. Raises Failures for named ones that don't exist, when it has shown the others."""
+    """Shows the objects. Raises Failures for named ones that don't exist, when it has shown the others; Failure for
+    names in all namespaces at once."""
+    if every_namespace and any(each.names and each.kind.namespaced for each in wanted):
+        raise Failure("--all-namespaces", "can't be combined with names", "name their namespace with -n")
     missing: list[Exception] = []
     found = [
         await _found(store, each, "" if every_namespace else namespace, matches, missing) for each in wanted
