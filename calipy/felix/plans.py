@@ -32,8 +32,9 @@ class Plan(Struct, frozen=True, gc=False):
 class Planner(Protocol):
     """Turns a change into plans for one driver, and knows what stands in for an owner that the kernel refuses."""
 
-    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
-        """For each owner that the change names, what it wants in `state` (the state with the change in it)."""
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan | None]:
+        """For each owner that the change names, what it wants in `state` (the state with the change in it). None where
+        that is much: who waits for it may pause."""
         ...
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
@@ -42,6 +43,10 @@ class Planner(Protocol):
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """The closed form of an owner whose own form is refused; None: it is left out until it can be retried."""
+        ...
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Who relies on what `owner` wants, and counts as refused while that is: it would decide by what is not so."""
         ...
 
 
@@ -211,6 +216,10 @@ class RoutePlanner:
         """A refused route stays out."""
         return None
 
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
+
 
 class TunnelPlanner:
     """Plans for the links driver."""
@@ -227,6 +236,10 @@ class TunnelPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused tunnel stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 class SysctlPlanner:
@@ -247,6 +260,10 @@ class SysctlPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused one stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 def _sysctls(settings: FelixSettings) -> Iterator[tuple[str, Sysctl]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from calipy.model.policies import TierBinding
+from calipy.model.selectables import NamedPort
 
 
 class EndpointId(Struct, frozen=True, gc=False, order=True):
@@ -35,6 +36,8 @@ class WorkloadEndpoint(Struct, frozen=True, gc=False, kw_only=True):
     pod: str = ""
     service_account: str = ""
     labels: dict[str, str] = {}
+    ports: tuple[NamedPort, ...] = ()
+    """The ports of its containers that have names."""
     mac: str = ""
     """The pod end's address where known: a permanent neighbour saves the first packet's ARP."""
     tiers: tuple[TierBinding, ...] = ()

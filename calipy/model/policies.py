@@ -3,11 +3,13 @@ NetworkPolicy and GlobalNetworkPolicy, Kubernetes' NetworkPolicy, Profile): sele
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
 
 from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet
+from calipy.resources.policy_rules import plain_name
 
 Direction = Literal["ingress", "egress"]
 Action = Literal["allow", "deny", "pass", "log"]
@@ -63,6 +65,15 @@ class PolicyRule(Struct, frozen=True, gc=False, kw_only=True):
     source: Peer = Peer()
     destination: Peer = Peer()
 
+    def families(self, in_force: Iterable[int]) -> tuple[int, ...]:
+        """Those of the families in force that it is for: in each it is a rule of the kernel, and its sets are there.
+        A list of networks, a negated one too, that has none of a family leaves that family out, as in Calico."""
+        ends = (self.source, self.destination)
+        lists = [nets for end in ends for nets in (end.nets, end.not_nets) if nets is not None]
+        return tuple(
+            family for family in in_force if self.family in (None, family) and all(nets.of(family) for nets in lists)
+        )
+
 
 class Tier(Struct, frozen=True, gc=False, kw_only=True):
     """A layer of policies. Tiers follow each other by order, then by name."""
@@ -99,7 +110,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def sequence(self) -> tuple[float, str]:
         """By this the policies of a tier are sorted."""
-        return self.order, f"{self.id.name}/{self.id.namespace}/{self.id.kind}"
+        return self.order, f"{plain_name(self.id.name, self.tier)}/{self.id.namespace}/{self.id.kind}"
 
 
 class Profile(Struct, frozen=True, gc=False, kw_only=True):

@@ -73,5 +73,38 @@ class PortSet(Struct, frozen=True, gc=False):
 
 def list_id(kind: Literal["nets", "ports"], texts: Sequence[str]) -> SetId:
     """The identity of a list by its content."""
-    digest = hashlib.sha224("\n".join((kind, *texts)).encode()).digest()
+    return _id(kind, "\n".join((kind, *texts)))
+
+
+def named_port_id(selector: SetId, protocol: int, port: str) -> SetId:
+    """Calico's identity of a named port's set; `selector` is that of the selector's own set."""
+    return _id("n", f"n:{selector},{protocol_name(protocol)},{port}")
+
+
+def service_id(namespace: str, service: str, *, with_ports: bool) -> SetId:
+    """Calico's identity of the set of a service's endpoints."""
+    kind = "svc" if with_ports else "svcnoport"
+    return _id(kind, f"{kind}:{namespace}/{service}")
+
+
+def net_member(net: str) -> str:
+    """A canonical CIDR as a member of a set: a whole address goes without its prefix length."""
+    return net.removesuffix("/128" if ":" in net else "/32")
+
+
+def endpoint_member(address: str, protocol: int, port: int) -> str:
+    """A member of a set of kind `endpoints`."""
+    return f"{address},{protocol_name(protocol)}:{port}"
+
+
+def protocol_name(protocol: int) -> str:
+    """Calico's word for a protocol with ports; the number of any other."""
+    return _PROTOCOLS.get(protocol, str(protocol))
+
+
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+def _id(kind: str, content: str) -> SetId:
+    digest = hashlib.sha224(content.encode()).digest()
     return SetId(f"{kind}:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}")

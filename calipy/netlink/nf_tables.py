@@ -490,6 +490,17 @@ def fib(result: int, flags: int, register: int = 1) -> bytes:
     return expression("fib", nla.be32(1, register), nla.be32(2, result), nla.be32(3, flags))
 
 
+def log(prefix: str, level: int) -> bytes:
+    """Writes a line into the kernel's log; `level` as syslog counts, 6 = info."""
+    return expression("log", nla.string(2, prefix), nla.be32(5, level))
+
+
+def limit(packets: int, period_s: int, burst: int) -> bytes:
+    """Goes on for so many packets in a period at most, and so many at once."""
+    kind, flags = nla.be32(4, 0), nla.be32(5, 0)
+    return expression("limit", nla.be64(1, packets), nla.be64(2, period_s), nla.be32(3, burst), kind, flags)
+
+
 def reject() -> bytes:
     """Answers with an ICMP port-unreachable of the packet's family and drops."""
     return expression("reject", nla.be32(1, 2), nla.u8(2, 1))  # NFT_REJECT_ICMPX_UNREACH, port unreachable

@@ -10,10 +10,11 @@ from collections.abc import Generator, Iterable, Mapping
 from typing import cast
 
 from calipy.conversion.nodes import node_address
-from calipy.felix.calc import configuration, local, routes, sets, tunnels
+from calipy.felix.calc import configuration, routes, sets, tunnels
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.calc.index import Index, store
 from calipy.felix.calc.next_hops import Resolver
+from calipy.felix.calc.policy_graph import PolicyGraph
 from calipy.felix.calc.routes import View, host_prefix
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import (
@@ -58,7 +59,7 @@ class Graph:
         self._revisions: dict[str, int] = {}
         self._settings = configuration.merge(node, (), {}, process_settings)
         self._view: View | None = None
-        self._endpoints: dict[EndpointId, WorkloadEndpoint] = {}
+        self._policy = PolicyGraph(node)
         self._sets: dict[SetKey, tuple[SetKind, frozenset[str]]] = {}
         self._tunnels: dict[int, Tunnel] = {}
         self._routes: dict[str, Route] = {}
@@ -71,7 +72,7 @@ class Graph:
     @property
     def idle(self) -> bool:
         """True if a flush would find nothing to do."""
-        return not self._queue and not self._dirty
+        return not self._queue and not self._dirty and self._policy.idle
 
     def flush(self) -> Generator[None, None, Change]:
         """Computes what the events so far have moved. Yields None wherever it may pause; returns the Change.
@@ -84,14 +85,16 @@ class Graph:
         settings = self._flush_settings()
         moved_sets, moved_members = self._flush_sets()
         moved_tunnels = self._flush_tunnels()
-        moved_endpoints = self._flush_endpoints()
+        policy = yield from self._policy.flush(sets.families(self._settings))
         moved_routes = yield from self._flush_routes()
         revisions, self._revisions = self._revisions, {}
         return Change(
             settings=settings,
-            endpoints=moved_endpoints,
-            sets=moved_sets,
-            members=moved_members,
+            endpoints=policy.endpoints,
+            policies=policy.policies,
+            profiles=policy.profiles,
+            sets={**moved_sets, **policy.sets},
+            members={**moved_members, **policy.members},
             routes=moved_routes,
             tunnels=moved_tunnels,
             revisions=revisions,
@@ -99,11 +102,14 @@ class Graph:
 
     def state(self) -> NodeState:
         """All that has been computed up to the last flush."""
+        policy = self._policy.state()
         return NodeState(
             settings=self._settings,
-            endpoints=dict(self._endpoints),
-            sets={key: kind for key, (kind, _) in self._sets.items()},
-            members={key: members for key, (_, members) in self._sets.items()},
+            endpoints=policy.endpoints,
+            policies=policy.policies,
+            profiles=policy.profiles,
+            sets={**{key: kind for key, (kind, _) in self._sets.items()}, **policy.sets},
+            members={**{key: members for key, (_, members) in self._sets.items()}, **policy.members},
             routes={route.key: route for route in self._routes.values()},
             tunnels={tunnel.name: tunnel for tunnel in self._tunnels.values()},
         )
@@ -134,6 +140,7 @@ class Graph:
 
     def _take_resource(self, key: Key, value: Resource | None) -> None:
         index, dirty = self._index, self._dirty
+        self._policy.put(key, value)
         match key.kind:
             case "Node":
                 self._take_node(key.name, cast("Node | None", value))
@@ -148,7 +155,6 @@ class Graph:
                     dirty.settings = True
             case "Pod":
                 dirty.prefixes |= index.put_pod(key, cast("Pod | None", value))
-                dirty.endpoints.update(index.attached_to.get(key, ()))
 
     def _take_node(self, name: str, node: Node | None) -> None:
         index, dirty = self._index, self._dirty
@@ -160,7 +166,7 @@ class Graph:
         dirty.prefixes |= index.prefixes_of(name)
 
     def _take_attachment(self, id_: EndpointId, attachment: WorkloadEndpoint | None) -> None:
-        self._dirty.endpoints.add(id_)
+        self._policy.attach(id_, attachment)
         self._dirty.prefixes |= self._index.put_attachment(id_, attachment)
 
     def _take_fact(self, event: LinkSeen | LinkGone | AddressSeen | AddressGone | ForeignRoutesRead) -> None:
@@ -256,24 +262,6 @@ class Graph:
                 self._dirty.view = self._dirty.all_prefixes = True
         return moved
 
-    def _flush_endpoints(self) -> dict[EndpointId, WorkloadEndpoint | None]:
-        moved: dict[EndpointId, WorkloadEndpoint | None] = {}
-        for id_ in self._dirty.endpoints:
-            attachment = self._index.attachments.get(id_)
-            old = self._endpoints.get(id_)
-            if attachment is None:
-                new = None
-            else:
-                new = local.join(attachment, self._index.pods.get(local.pod_key(attachment)))
-            if new != old:
-                moved[id_] = new
-            if new is None:
-                self._endpoints.pop(id_, None)
-            else:
-                self._endpoints[id_] = new
-        self._dirty.endpoints = set()
-        return moved
-
     def _flush_routes(self) -> Generator[None, None, dict[RouteKey, Route | None]]:
         view = self._current_view()
         prefixes = self._dirty.prefixes
@@ -319,7 +307,6 @@ class _Dirty:
 
     def __init__(self) -> None:
         self.settings = self.sets = self.tunnels = self.view = self.all_prefixes = False
-        self.endpoints: set[EndpointId] = set()
         self.prefixes: set[str] = set()
 
     def everything(self) -> None:
@@ -330,4 +317,4 @@ class _Dirty:
         self.sets = self.tunnels = self.view = self.all_prefixes = True
 
     def __bool__(self) -> bool:
-        return bool(self.settings or self.sets or self.tunnels or self.all_prefixes or self.endpoints or self.prefixes)
+        return bool(self.settings or self.sets or self.tunnels or self.all_prefixes or self.prefixes)

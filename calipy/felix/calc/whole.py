@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from calipy.conversion.nodes import node_address
 from calipy.conversion.pods import pod_addresses
-from calipy.felix.calc import configuration, local, routes, sets, tunnels
+from calipy.felix.calc import configuration, routes, sets, tunnels, whole_policies
 from calipy.felix.calc.change import NodeState
 from calipy.felix.calc.next_hops import Resolver
 from calipy.felix.calc.routes import Claims, View, host_prefix
 from calipy.felix.calc.world import World
-from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.endpoints import WorkloadEndpoint
 from calipy.model.nodes import NodeAddress
 from calipy.model.routes import Route, RouteKey
 from calipy.model.tunnels import Tunnel
@@ -50,9 +50,13 @@ def compute(world: World) -> NodeState:
         resolver=Resolver(world.foreign_routes, world.links),
         tunnels=tunnel_of,
     )
+    policy = whole_policies.compute(world, sets.families(settings))
+    members = {**members, **policy.sets}
     return NodeState(
         settings=settings,
-        endpoints=_endpoints(world),
+        endpoints=policy.endpoints,
+        policies=policy.policies,
+        profiles=policy.profiles,
         sets={key: kind for key, (kind, _) in members.items()},
         members={key: found for key, (_, found) in members.items()},
         routes=_routes(world, view),
@@ -69,14 +73,6 @@ def _all(world: World, kind: type[R]) -> Iterator[R]:
 
 def _labels(nodes: Mapping[str, NodeAddress], name: str) -> Mapping[str, str]:
     return nodes[name].labels if name in nodes else {}
-
-
-def _endpoints(world: World) -> dict[EndpointId, WorkloadEndpoint]:
-    pods = {(pod.metadata.namespace, pod.metadata.name): pod for pod in _all(world, Pod)}
-    return {
-        id_: local.join(attachment, pods.get((attachment.namespace, attachment.pod)))
-        for id_, attachment in world.attachments.items()
-    }
 
 
 def _routes(world: World, view: View) -> dict[RouteKey, Route]:

@@ -7,13 +7,30 @@ from functools import partial
 
 from msgspec import Struct, structs
 
+from calipy.felix.calc import local
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.links import ForeignRoute, Link, LinkAddress
 from calipy.model.routes import LearnedRoute
 from calipy.resources.felix_configurations import Value
 from calipy.resources.metadata import Key, Resource
 
-WATCHED = ("Node", "Namespace", "Pod", "IPPool", "BlockAffinity", "FelixConfiguration")
+WATCHED = (
+    "Node",
+    "Namespace",
+    "Pod",
+    "ServiceAccount",
+    "EndpointSlice",
+    "IPPool",
+    "BlockAffinity",
+    "FelixConfiguration",
+    "Tier",
+    "NetworkPolicy",
+    "GlobalNetworkPolicy",
+    "KubernetesNetworkPolicy",
+    "NetworkSet",
+    "GlobalNetworkSet",
+    "Profile",
+)
 """Kinds that the calculation reads."""
 
 
@@ -26,7 +43,8 @@ class World(Struct, frozen=True, gc=False, kw_only=True):
     """Felix parameters of this process: source ("file", "environment") -> FelixConfiguration name -> value."""
     resources: Mapping[Key, Resource] = {}
     attachments: Mapping[EndpointId, WorkloadEndpoint] = {}
-    """What CNI has attached here; labels and service account are empty, those come from the Pod."""
+    """What CNI has attached here. Labels, service account and ports come from the Pod: here are those that CNI has
+    read, for as long as there is no Pod, and those that a Pod had when it went."""
     links: Mapping[int, Link] = {}
     addresses: frozenset[LinkAddress] = frozenset()
     foreign_routes: frozenset[ForeignRoute] = frozenset()
@@ -130,9 +148,11 @@ def _step(world: World, event: Event) -> World:
     replace = partial(structs.replace, world)
     match event:
         case ResourcePut():
-            return replace(resources={**world.resources, event.key: event.value})
+            resources = {**world.resources, event.key: event.value}
+            return replace(resources=resources, attachments=_kept(world, event.key, event.value))
         case ResourceGone():
-            return replace(resources={k: v for k, v in world.resources.items() if k != event.key})
+            resources = {k: v for k, v in world.resources.items() if k != event.key}
+            return replace(resources=resources, attachments=_kept(world, event.key, None))
         case Attached():
             return replace(attachments={**world.attachments, event.endpoint.id: event.endpoint})
         case Detached():
@@ -144,6 +164,16 @@ def _step(world: World, event: Event) -> World:
             return world
         case _:
             return _kernel_step(world, event)
+
+
+def _kept(world: World, key: Key, value: Resource | None) -> Mapping[EndpointId, WorkloadEndpoint]:
+    if key.kind != "Pod":
+        return world.attachments
+    before, after = (local.own(pod, world.node) for pod in (world.resources.get(key), value))
+    return {
+        id_: local.keep(attachment, before, after) if local.pod_key(attachment) == key else attachment
+        for id_, attachment in world.attachments.items()
+    }
 
 
 def _kernel_step(world: World, event: LinkSeen | LinkGone | AddressSeen | AddressGone | ForeignRoutesRead) -> World:

@@ -58,6 +58,10 @@ class LinksDriver:
         rank = _RANKS[op.name.kind]
         return rank if isinstance(op, Put) else -rank - 1
 
+    def weight(self, op: Op) -> int:
+        """Each is one message or a few."""
+        return 1
+
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """The devices of ours and all that hangs on them."""
         found: dict[ObjectName, Struct] = {}

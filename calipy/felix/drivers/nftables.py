@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,11 +24,34 @@ from calipy.netlink.socket import NETFILTER, NetlinkSocket
 TABLE = "calipy"
 _PUT_RANKS = {"set": 0, "chain": 1, "members": 2, "element": 2}
 _DELETE_RANKS = {"element": 3, "chain": 4, "set": 5}
-_ADDRESSES, _SOURCES = {4: (7, 4), 6: (8, 16)}, {4: (41 << 6 | 7, 20), 6: (41 << 6 | 8, 32)}
-_INTERFACES = (41, 16)
-"""nft's numbers of its types ipv4_addr, ipv6_addr and ifname, six bits each where they are joined, and their sizes."""
-_SINGLY = ("interfaces", "sources")
-"""Kinds of sets whose elements have owners of their own."""
+_ADDRESS, _ADDRESS6, _PROTOCOL, _PORT, _NAME = 7, 8, 12, 13, 41
+"""nft's numbers of its types ipv4_addr, ipv6_addr, inet_proto, inet_service and ifname."""
+
+
+def _joined(*types: int) -> int:
+    """The number of a concatenation: six bits for each part."""
+    number = 0
+    for type_ in types:
+        number = number << 6 | type_
+    return number
+
+
+_KEYS: dict[tuple[str, int], tuple[int, int]] = {
+    ("addresses", 4): (_ADDRESS, 4),
+    ("addresses", 6): (_ADDRESS6, 16),
+    ("prefixes", 4): (_ADDRESS, 4),
+    ("prefixes", 6): (_ADDRESS6, 16),
+    ("endpoints", 4): (_joined(_ADDRESS, _PROTOCOL, _PORT), 12),
+    ("endpoints", 6): (_joined(_ADDRESS6, _PROTOCOL, _PORT), 24),
+    ("sources", 4): (_joined(_NAME, _ADDRESS), 20),
+    ("sources", 6): (_joined(_NAME, _ADDRESS6), 32),
+    ("ports", 0): (_PORT, 2),
+    ("interfaces", 0): (_NAME, 16),
+}
+"""Kind and family of a set -> type and length of its keys."""
+_INTERVALS = ("prefixes", "ports")
+_TOGETHER = ("addresses", "prefixes", "endpoints", "ports")
+"""Kinds of sets whose members have one owner."""
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
@@ -97,6 +119,12 @@ class NftablesDriver:
         """Sets, chains, elements; then away with elements, chains, sets."""
         return (_DELETE_RANKS if isinstance(op, Delete) else _PUT_RANKS)[op.name.kind]
 
+    def weight(self, op: Op) -> int:
+        """A chain weighs as much as its rules, members as much as those that come and go."""
+        if isinstance(op, Alter):
+            return len(op.added) + len(op.removed)
+        return 1 + (len(op.value.rules) if isinstance(op, Put) and isinstance(op.value, Chain) else 0)
+
     def leftover(self, name: ObjectName) -> Owner:
         """No difference is made."""
         return LEFTOVER
@@ -152,19 +180,32 @@ class NftablesDriver:
         for step in self._socket.dump_slices(nft.get_elements(TABLE, record.name)):
             bodies = step or bodies
             yield None
-        elements: list[nft.ElementRecord] = []
+        if spec.kind in _TOGETHER:
+            yield from self._read_members(record.name, spec, bodies, found)
+            return
         for body in bodies:
-            elements.extend(nft.parse_elements(body))
-            yield None
-        if spec.kind == "prefixes":
-            found[ObjectName("members", record.name)] = frozenset(_prefixes(elements))
-        elif spec.kind == "addresses":
-            members = frozenset(dialect.element_name(spec.kind, element.key) for element in elements)
-            found[ObjectName("members", record.name)] = members
-        else:
-            for element in elements:
+            for element in nft.parse_elements(body):
                 name = f"{record.name} {dialect.element_name(spec.kind, element.key)}"
                 found[ObjectName("element", name)] = self.fingerprint(Element(_verdict(element.verdict)))
+            yield None
+
+    def _read_members(
+        self, name: str, spec: SetSpec, bodies: list[memoryview], found: dict[ObjectName, bytes | frozenset[str]]
+    ) -> Iterator[None]:
+        members: set[str] = set()
+        edges: list[nft.ElementRecord] = []
+        for body in bodies:
+            elements = nft.parse_elements(body)
+            if spec.kind in _INTERVALS:
+                edges.extend(elements)
+            else:
+                members.update(dialect.element_name(spec.kind, element.key) for element in elements)
+            yield None
+        for count, (low, high) in enumerate(_ranges(edges)):
+            members.update(dialect.members(spec.kind, low, high))
+            if count % _SLICE == _SLICE - 1:
+                yield None
+        found[ObjectName("members", name)] = frozenset(members)
 
     # --- writing ---
 
@@ -225,7 +266,7 @@ class NftablesDriver:
     def _new_set(self, name: str, spec: SetSpec) -> Message:
         self._set_number += 1
         self._specs[name] = spec
-        key_type, length = _key_type(spec)
+        key_type, length = _KEYS[spec.kind, spec.family]
         maps = spec.kind == "interfaces"
         return nft.set_(
             TABLE,
@@ -233,7 +274,7 @@ class NftablesDriver:
             id_=self._set_number,
             key_type=key_type,
             key_length=length,
-            flags=nft.SET_INTERVAL if spec.kind == "prefixes" else 0,
+            flags=nft.SET_INTERVAL if spec.kind in _INTERVALS else 0,
             verdicts=maps,
             user_data=nft.HOST_ORDER_KEY if maps else b"",
         )
@@ -269,15 +310,16 @@ class NftablesDriver:
 
     def _members(self, op: Alter, keys: frozenset[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
         set_name = op.name.name
-        if keys and self._specs[set_name].kind == "prefixes":
-            for key in sorted(keys):
-                start, end = dialect.interval(key)
-                yield set_name, op.name, nft.element(start)
-                if end is not None:
-                    yield set_name, op.name, nft.element(end, interval_end=True)
+        kind = self._specs[set_name].kind if keys else ""
+        if kind not in _INTERVALS:
+            for key in keys:
+                yield set_name, op.name, nft.element(dialect.element_key(kind, key))
             return
-        for key in keys:
-            yield set_name, op.name, nft.element(dialect.element_key("addresses", key))
+        for key in sorted(keys):
+            start, end = dialect.interval(kind, key)
+            yield set_name, op.name, nft.element(start)
+            if end is not None:
+                yield set_name, op.name, nft.element(end, interval_end=True)
 
     def _element_messages(
         self, elements: Iterable[tuple[str, ObjectName, bytes]], *, delete: bool, together: bool
@@ -337,38 +379,26 @@ def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
     return known.get(verdict.code)
 
 
-def _key_type(spec: SetSpec) -> tuple[int, int]:
-    if spec.kind == "interfaces":
-        return _INTERFACES
-    return (_SOURCES if spec.kind == "sources" else _ADDRESSES)[spec.family]
-
-
 def _spec(record: nft.SetRecord) -> SetSpec | None:
-    """None for a key that no set or map of ours has."""
-    key = (record.key_type, record.key_length)
-    if record.flags & nft.SET_MAP:
-        return SetSpec("interfaces") if key == _INTERFACES else None
-    for family in (4, 6):
-        if key == _SOURCES[family]:
-            return SetSpec("sources", family)
-        if key == _ADDRESSES[family]:
-            return SetSpec("prefixes" if record.flags & nft.SET_INTERVAL else "addresses", family)
+    """None for what no set or map of ours is."""
+    interval, verdicts = bool(record.flags & nft.SET_INTERVAL), bool(record.flags & nft.SET_MAP)
+    for (kind, family), key in _KEYS.items():
+        if key == (record.key_type, record.key_length):
+            spec = SetSpec(kind, family)  # type: ignore[arg-type]
+            if (kind in _INTERVALS, kind == "interfaces") == (interval, verdicts):
+                return spec
     return None
 
 
-def _prefixes(records: Sequence[nft.ElementRecord]) -> Iterator[str]:
-    """The prefixes that make up the ranges of an interval set."""
+def _ranges(records: Sequence[nft.ElementRecord]) -> Iterator[tuple[bytes, bytes]]:
+    """First and last key of each range of an interval set."""
     edges = sorted(records, key=lambda record: (record.key, not record.interval_end))
     for position, record in enumerate(edges):
         if record.interval_end:
             continue
-        low = int.from_bytes(record.key, "big")
-        following = edges[position + 1].key if position + 1 < len(edges) else None
         size = len(record.key)
-        high = int.from_bytes(following, "big") - 1 if following is not None else (1 << (8 * size)) - 1
-        make = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
-        for network in ipaddress.summarize_address_range(make(low), make(high)):
-            yield str(network)
+        beyond = int.from_bytes(edges[position + 1].key, "big") if position + 1 < len(edges) else 1 << (8 * size)
+        yield record.key, (beyond - 1).to_bytes(size, "big")
 
 
 def open_driver(namespace: int | None = None) -> NftablesDriver:

@@ -24,6 +24,5 @@ def compile(key: SetKey, state: NodeState) -> Objects:
 
 def moved(key: SetKey, delta: SetDelta, state: NodeState) -> Mapping[ObjectName, SetDelta]:
     """What a delta of the state is to the members in the kernel, where that can be told: prefixes are merged anew."""
-    if state.sets[key] == "prefixes":
-        return {}
-    return {names.members(names.set_name(key, "addresses")): delta}
+    kind = state.sets[key]
+    return {names.members(names.set_name(key, kind)): delta} if kind != "prefixes" else {}

@@ -83,6 +83,12 @@ MESSAGES: dict[str, Message] = {
     ),
     "nat": nft.rule("calipy", "n", [nft.immediate(b"\x0a\0\0\1"), nft.source_nat(2, 1, 19), nft.masquerade(18, 2, 3)]),
     "ends": nft.rule("calipy", "n", [nft.notrack(), nft.reject(), nft.lookup_verdict("m"), nft.verdict(nft.DROP)]),
+    "log": nft.rule("calipy", "n", [nft.limit(5, 60, 7), nft.log("calico-packet: ", 6)]),
+    "mark": nft.rule(
+        "calipy",
+        "n",
+        [nft.meta(nft.META_MARK), nft.bitwise(b"\xff\xff\xfd\xff", b"\0\0\2\0"), nft.meta_set(nft.META_MARK)],
+    ),
     "set": nft.set_("calipy", "s", id_=1, key_type=7, key_length=4, flags=nft.SET_INTERVAL),
     "map": nft.set_("calipy", "m", id_=2, key_type=41, key_length=16, verdicts=True, user_data=nft.HOST_ORDER_KEY),
     "elements": next(
