@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from calipy.datastore.batches import Batch
 from calipy.datastore.stores import Stored
+from calipy.felix.calc import world
 from calipy.felix.calc.world import Bookmark, Event, ResourceGone, ResourcePut
 from calipy.ipam.allocator import Inputs
 from calipy.resources import block_affinities, ip_pools, ip_reservations, ipam_configurations, kinds, nodes
@@ -37,18 +38,7 @@ class Source(Protocol):
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
 
-WATCHED = (
-    "Node",
-    "Namespace",
-    "Pod",
-    "IPPool",
-    "BlockAffinity",
-    "IPReservation",
-    "IPAMConfiguration",
-    "FelixConfiguration",
-    "BGPConfiguration",
-    "BGPPeer",
-)
+WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer")
 
 
 def watched() -> tuple[Kind[Any], ...]:

@@ -46,6 +46,7 @@ from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import Event, LinkGone, LinkSeen
 from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.engine import Engine
+from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
@@ -164,6 +165,7 @@ class Agent:
             start(bgp.run())
         start(engine.calculator.run())
         start(engine.dataplane.run())
+        start(self._reporter(store, feed).run())
         start(clock.read_kernel_again(engine.dataplane))
         await engine.dataplane.first_apply.wait()
         start(own.run(self._tell_mtu))
@@ -240,6 +242,20 @@ class Agent:
             sessions=bgp.sessions,
             repairs=lambda: dict(self.repairs),
         )
+
+    def _reporter(self, store: Store, feed: Feed) -> Reporter:
+        """What tells everybody how far policy is in force here."""
+        dataplane = self.engine.dataplane
+        reporter = Reporter(
+            store,
+            self.settings.node,
+            programmed=lambda: dataplane.programmed_revisions,
+            refused=lambda: dataplane.refused,
+            unaccepted=lambda: feed.refused,
+        )
+        dataplane.on_programmed = reporter.changed
+        feed.listen(lambda kinds: reporter.changed())
+        return reporter
 
     def _report(self, mirror: Mirror, feed: Feed, bgp: Bgp, own: OwnAddresses) -> None:
         """What health and metrics are told by those that follow the store."""

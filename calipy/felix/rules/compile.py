@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.objects import Objects, Owner
-from calipy.felix.plans import Plan
+from calipy.felix.plans import Plan, mistaken, planned
 from calipy.felix.rules import endpoints, names, origins, policies, profiles, sets, statics
 from calipy.felix.rules.policies import Steps
 from calipy.felix.rules.values import Chain, InEndpoints, InPorts, InSet
@@ -108,9 +108,19 @@ class RulesPlanner:
 
     def _static(self, state: NodeState) -> Plan:
         self.by_kind["static"] += 1
-        return Plan(STATIC, statics.compile(state))
+        return planned(STATIC, lambda: statics.compile(state))
 
     def _judge(self, judge: _Judge, state: NodeState) -> Steps[Plan]:
+        owner = _owner(judge)
+        self.by_kind[owner.kind] += 1
+        try:
+            objects = yield from self._objects(judge, state)
+        except Exception as error:  # whatever it is: it is told, and the policy closed
+            return mistaken(owner, error)
+        self._note(judge, _sets_in(objects or {}))
+        return Plan(owner, objects)
+
+    def _objects(self, judge: _Judge, state: NodeState) -> Steps[Objects | None]:
         objects = None
         if isinstance(judge, str):
             profile = state.profiles.get(judge)
@@ -120,10 +130,7 @@ class RulesPlanner:
             policy = state.policies.get(judge)
             if policy is not None:
                 objects = yield from policies.steps(policy, state)
-        owner = _owner(judge)
-        self.by_kind[owner.kind] += 1
-        self._note(judge, _sets_in(objects or {}))
-        return Plan(owner, objects)
+        return objects
 
     def _note(self, judge: _Judge, used: frozenset[str]) -> None:
         before = self._used.pop(judge, frozenset())
@@ -140,13 +147,14 @@ class RulesPlanner:
     def _endpoint(self, id_: EndpointId, state: NodeState) -> Plan:
         self.by_kind["endpoint"] += 1
         endpoint = state.endpoints.get(id_)
-        objects = endpoints.compile(endpoint, state.settings) if endpoint is not None else None
-        return Plan(endpoint_owner(id_), objects)
+        if endpoint is None:
+            return Plan(endpoint_owner(id_))
+        return planned(endpoint_owner(id_), lambda: endpoints.compile(endpoint, state.settings))
 
     def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Plan:
         self.by_kind["set"] += 1
         moved = sets.moved(key, delta, state) if delta is not None else {}
-        return Plan(set_owner(key), sets.compile(key, state), moved)
+        return planned(set_owner(key), lambda: sets.compile(key, state), moved)
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """An endpoint, policy or profile whose rules are refused drops everything; others stay as they are until they
