@@ -17,7 +17,7 @@ from calipy.console.failures import Failure
 from calipy.console.formats import Output
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
-from calipy.lab import cluster, pods, reachability, views
+from calipy.lab import cluster, folders, lifecycle, pods, reachability, views
 from calipy.lab.cluster import AGENT, BGP, Lab
 from calipy.lab.topology import NODES_MOST, VXLAN_MODES, Encapsulation, Families, Plan
 
@@ -54,7 +54,7 @@ def _lab() -> Lab:
 
 
 def _folder() -> Path:
-    return cluster.folder_from(os.environ)
+    return folders.folder_from(os.environ)
 
 
 PARTS = click.Choice([AGENT, BGP])
@@ -67,14 +67,14 @@ PARTS = click.Choice([AGENT, BGP])
 def up(nodes: int, encapsulation: str, families: str) -> None:
     """Start a lab."""
     plan = Plan(count=nodes, encapsulation=cast(Encapsulation, encapsulation), families=cast(Families, families))
-    _do(cluster.up(_folder(), plan, Steps(sys.stderr)))
+    _do(lifecycle.up(_folder(), plan, Steps(sys.stderr)))
     click.echo("The lab is up. Try: calipy lab status; calipy lab pod add web --node n1 --listen TCP/80")
 
 
 @lab.command()
 def down() -> None:
     """Remove the lab, or what a crash has left of one."""
-    click.echo("The lab is gone." if _do(cluster.down(_folder())) else "There was no lab.")
+    click.echo("The lab is gone." if _do(lifecycle.down(_folder())) else "There was no lab.")
 
 
 @lab.command()

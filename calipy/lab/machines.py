@@ -187,8 +187,8 @@ class Machine:
         return done
 
     async def execute(self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes) -> Completed:
-        """Runs a plug-in on the machine (`runner.Execute`)."""
-        return await execute(self.inside(*argv), env=env, stdin=stdin, timeout_s=120.0)
+        """Runs a plug-in on the machine (`runner.Execute`), for as long as the runtime lets it."""
+        return await execute(self.inside(*argv), env=env, stdin=stdin, timeout_s=None)
 
     async def spawn(
         self,

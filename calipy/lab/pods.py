@@ -19,9 +19,10 @@ from msgspec import Struct, structs
 from calipy.console.failures import Failure
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store
 from calipy.lab import echo
-from calipy.lab.cluster import Lab, eventually, together
+from calipy.lab.cluster import Lab
+from calipy.lab.cni_failures import CniFailure
 from calipy.lab.machines import Machine, MachineError
-from calipy.lab.runner import CniFailure
+from calipy.lab.waiting import eventually, together
 from calipy.resources import namespaces, pods
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.namespaces import Namespace

@@ -12,10 +12,11 @@ from calipy.console.tables import Column, Mark, Matrix
 from calipy.datastore.stores import Store
 from calipy.explain.query import Unanswered
 from calipy.explain.report import NodeReport, RouteReport, SessionReport
-from calipy.lab.cluster import AGENT, BGP, Lab, together
+from calipy.lab.cluster import AGENT, BGP, Lab
 from calipy.lab.machines import Status as ProcessStatus
 from calipy.lab.pods import sandboxes
 from calipy.lab.reachability import Probe
+from calipy.lab.waiting import together
 from calipy.resources import ipam_blocks
 
 _ANSWER_S: Final = 2.0

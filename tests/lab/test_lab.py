@@ -14,12 +14,13 @@ import pytest
 
 from calipy.console.failures import Failure
 from calipy.datastore.stores import NotFound
-from calipy.lab import cluster as clusters
-from calipy.lab import pods
-from calipy.lab.cluster import Lab, eventually
+from calipy.lab import folders, lifecycle, pods
+from calipy.lab.cluster import Lab
+from calipy.lab.cni_failures import CniFailure
 from calipy.lab.executions import execute
 from calipy.lab.machines import Machine
-from calipy.lab.runner import CniFailure
+from calipy.lab.topology import Plan
+from calipy.lab.waiting import eventually, together
 from calipy.resources import ipam_blocks
 from calipy.resources import pods as pod_kind
 
@@ -27,7 +28,7 @@ NODES = ("n1", "n2", "n3")
 
 
 async def two_pods_a_node(lab):
-    await clusters.together(lab.add(f"{node}-{letter}", node) for node in NODES for letter in "ab")
+    await together(lab.add(f"{node}-{letter}", node) for node in NODES for letter in "ab")
 
 
 @pytest.mark.parametrize(("families", "probes"), [("ipv4", 54), ("dual", 108)])
@@ -273,12 +274,12 @@ async def test_what_a_killed_up_has_left_is_swept(verb, folder):
 
 async def test_a_machine_that_had_not_yet_said_who_it_is_is_swept_too(folder):
     """`up` was killed after process 1 came up, and before its identity was written."""
-    clusters._write_plate(folder_made(folder), clusters.Plate(plan=clusters.Plan()))
+    folders.write_plate(folder_made(folder), folders.Plate(plan=Plan()))
     machine = Machine("n1", folder / "n1")
     await machine.start()
     (folder / "n1" / "identity.json").unlink()
 
-    await clusters.down(folder)
+    await lifecycle.down(folder)
 
     assert traces(folder) == []
 
@@ -306,7 +307,7 @@ def traces(folder):
     name = folder.name
     lines = [command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
     lines += Path("/proc/self/mountinfo").read_text().splitlines()
-    plan = clusters.Plan()
+    plan = Plan()
     links = {*plan.machines, *(segment.name for segment in plan.segments)} & set(os.listdir("/sys/class/net"))
     return [line for line in lines if name in line] + sorted(links)
 
