@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,14 +16,16 @@ import click
 
 from calipy.console.commands import Program, output_option, run
 from calipy.console.failures import Failure
-from calipy.console.formats import Output
+from calipy.console.formats import Output, counted
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
 from calipy.lab import cluster, folders, lifecycle, pods, reachability, views
 from calipy.lab.cluster import AGENT, BGP, Lab
+from calipy.lab.runner import ADD_LIMIT_S, LIMIT_S
 from calipy.lab.topology import NODES_MOST, VXLAN_MODES, Encapsulation, Families, Plan
 
 T = TypeVar("T")
+_NOTICE_S = 3.0
 
 
 @click.group(cls=Program)
@@ -117,6 +121,17 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+@contextlib.contextmanager
+def _patience(node: str, limit_s: float) -> Iterator[None]:
+    """Tells after a while for whom we wait, and how long."""
+    told = f"node {node} has not answered for {_NOTICE_S:g} s; it is given up after {limit_s:g} s"
+    notice = asyncio.get_running_loop().call_later(_NOTICE_S, partial(click.echo, told, err=True))
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
 @pod.command()
 @click.argument("name")
 @click.option("--node", required=True)
@@ -127,7 +142,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 def add(
     name: str, node: str, namespace: str, labels: Sequence[str], annotations: Sequence[str], listens: Sequence[str]
 ) -> None:
-    """Make a pod."""
+    """Make a pod. Whatever the node does, the command ends within a minute and a half."""
     wish = pods.Wish(
         name=name, node=node, namespace=namespace, labels=_pairs("--label", labels),
         annotations=_pairs("--annotation", annotations), listens=tuple(map(pods.parse_listen, listens)),
@@ -135,8 +150,9 @@ def add(
     lab = _lab()
 
     async def work() -> pods.Sandbox:
-        async with lab.store() as store:
-            return await pods.add(lab, store, wish)
+        with _patience(wish.node, ADD_LIMIT_S):
+            async with lab.store() as store:
+                return await pods.add(lab, store, wish)
 
     made = _do(work())
     click.echo(f"pod {made} on {made.node}: {' '.join(made.addresses)}")
@@ -151,8 +167,9 @@ def delete(name: str, namespace: str) -> None:
     found = pods.named(lab, name if "/" in name else f"{namespace}/{name}")
 
     async def work() -> None:
-        async with lab.store() as store:
-            await pods.delete(lab, store, found)
+        with _patience(found.node, LIMIT_S):
+            async with lab.store() as store:
+                await pods.delete(lab, store, found)
 
     _do(work())
     click.echo(f"pod {found} is gone")
@@ -170,7 +187,8 @@ def execute(name: str, command: Sequence[str]) -> None:
         argv = lab.machines[name].inside(*command) if name not in lab.nodes else lab.need_power(name).inside(*command)
     else:
         found = pods.named(lab, name)
-        argv = lab.need_power(found.node).inside("ip", "netns", "exec", found.netns, *command)
+        # ip(8) ends with 1 where there is no such command, nsenter(1) with 127, or 126 where it can't be executed.
+        argv = lab.need_power(found.node).inside("ip", "netns", "exec", found.netns, "nsenter", "--", *command)
     os.execvp(argv[0], argv)
 
 
@@ -238,7 +256,8 @@ def restart(node: str, part: cluster.Part | None) -> None:
         return len(gone)
 
     gone = _do(work())
-    click.echo(f"{node}: {part or 'the node'} is back" + (f"; the {gone} pods it had are gone" if gone else ""))
+    lost = f"; of its {counted(gone, 'pod')} none is left" if gone else ""
+    click.echo(f"{node}: {part or 'the node'} is back{lost}")
 
 
 @lab.command()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calipy.console.failures import Failure, Failures, Told
+from calipy.console.formats import counted
 from calipy.console.progress import Steps
 from calipy.lab import topology
 from calipy.lab.cluster import AGENT, BGP, PATH, Lab, ip_batch, set_sysctls
@@ -25,7 +26,7 @@ async def up(folder: Path, plan: Plan, steps: Steps) -> Lab:
         plate = read_plate(folder)
         if plate is not None and plate.complete and powered(folder):
             remedy = "stop it first: calipy lab down"
-            raise Failure("the lab", f"one with {plate.plan.count} nodes runs in {folder} already", remedy)
+            raise Failure("the lab", f"one with {counted(plate.plan.count, 'node')} runs in {folder} already", remedy)
         await sweep(folder)
         write_plate(folder, Plate(plan=plan))
         try:
@@ -53,7 +54,7 @@ async def down(folder: Path) -> bool:
 async def _build(lab: Lab, steps: Steps) -> None:
     plan = lab.plan
     hosts = (*plan.nodes, plan.outside)
-    async with steps.step(f"{plan.count} nodes, a top-of-rack switch and a host outside switched on"):
+    async with steps.step(f"{counted(plan.count, 'node')}, a top-of-rack switch and a host outside switched on"):
         await together(machine.start() for machine in lab.machines.values())
     async with steps.step("cables plugged in, addresses given"):
         await set_sysctls(lab.machines[TOR], (*topology.forwarding(plan), *topology.prompt(plan, "default")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,14 +24,13 @@ from calipy.lab.cni_failures import CniFailure
 from calipy.lab.machines import Machine, MachineError
 from calipy.lab.waiting import eventually, together
 from calipy.resources import namespaces, pods
-from calipy.resources.metadata import ObjectMeta
+from calipy.resources.labels import label_problems
+from calipy.resources.metadata import ObjectMeta, Problem, Refused, name_problems
 from calipy.resources.namespaces import Namespace
 from calipy.resources.pods import Container, ContainerPort, Pod, PodAddress, PodSpec, PodStatus
 
-_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAMESPACE: Final = re.compile(_LABEL)
-_POD: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_POD_MOST: Final = 253
+_FILE_MOST: Final = 255 - len("echo-.log")
+"""Of namespace, dot and name: they name files, the longest that of the echo process's log (NAME_MAX, 255 bytes)."""
 _LISTEN: Final = re.compile(r"(TCP|UDP)/([1-9][0-9]{0,4})")
 _ATTEMPTS: Final = 20
 
@@ -131,8 +130,9 @@ def named(lab: Lab, reference: str) -> Sandbox:
 
 
 async def add(lab: Lab, store: Store, wish: Wish) -> Sandbox:
-    """Makes a pod; when it returns its network is complete. After a failure nothing is left of it. Raises Failure,
-    CniFailure, MachineError, StoreError."""
+    """Makes a pod; when it returns its network is complete. After a failure nothing is left of it, unless the node
+    doesn't answer its DEL either; both have their limits (`runner`). Raises Refused for what no Pod can be called or
+    labelled, Failure, CniFailure, MachineError, StoreError."""
     _check(lab, wish)
     machine = lab.need_power(wish.node)
     pod = Sandbox(
@@ -187,17 +187,23 @@ async def clear_after_power_cut(lab: Lab, store: Store, node: str) -> tuple[Sand
 
 def _check(lab: Lab, wish: Wish) -> None:
     lab.node(wish.node)
-    remedy = "a name is made of a-z, 0-9 and -, letters or digits at its ends"
-    if not _POD.fullmatch(wish.name) or len(wish.name) > _POD_MOST:
-        raise Failure("pod", "is not a pod's name", remedy, value=wish.name)
-    if not _NAMESPACE.fullmatch(wish.namespace):
-        raise Failure("--namespace", "is not a namespace's name", remedy, value=wish.namespace)
+    pod = _object(wish)
+    problems = (*name_problems(pods.KIND, pod.metadata), *label_problems(pod.metadata), *_length_problems(wish))
+    if problems:
+        raise Refused(str(pods.KIND.key(pod)), problems)
     if wish.name in lab.machines:
         raise Failure("pod", "is a machine's name", "choose another: lab exec takes both", value=wish.name)
     reference = f"{wish.namespace}/{wish.name}"
     if found := find(lab, reference):
         remedy = f"delete it first: calipy lab pod delete {reference}"
         raise Failure(f"pod {reference}", f"is there already, on node {found.node}", remedy)
+
+
+def _length_problems(wish: Wish) -> Iterator[Problem]:
+    length = len(wish.namespace) + 1 + len(wish.name)
+    if length > _FILE_MOST:
+        reason = f"has {length} characters with its namespace, and files of the lab are called so"
+        yield Problem("metadata.name", wish.name, reason, f"{_FILE_MOST} at most")
 
 
 def _object(wish: Wish) -> Pod:
