@@ -13,7 +13,7 @@ from calipy.lab.cluster import AGENT, BGP, PATH, Lab, ip_batch, set_sysctls
 from calipy.lab.folders import Plate, claimed, clear, is_there, powered, read_plate, sweep, write_plate
 from calipy.lab.topology import TOR, Plan
 from calipy.lab.waiting import together
-from calipy.resources import bgp_peers, nodes
+from calipy.resources import bgp_peers
 
 _LAST_LINES = 5
 
@@ -60,7 +60,7 @@ async def _build(lab: Lab, steps: Steps) -> None:
         await set_sysctls(lab.machines[TOR], (*topology.forwarding(plan), *topology.prompt(plan, "default")))
         await ip_batch(lab.machines[TOR], topology.tor_links(plan))
         await together(lab.plug(host) for host in hosts)
-    async with steps.step("BIRD on the switch; Node and BGPPeer objects in the store"):
+    async with steps.step("BIRD on the switch; BGPPeer objects in the store"):
         await _start_bird(lab)
         await _register(lab)
     async with steps.step("agents ready for pods"):
@@ -78,10 +78,8 @@ async def _start_bird(lab: Lab) -> None:
 
 
 async def _register(lab: Lab) -> None:
-    """What a kubelet and an operator bring: Nodes with their rack, peerings with tor."""
+    """What an operator brings: peerings with tor. Its Node object each agent makes itself."""
     async with lab.store() as store:
-        for node in lab.plan.nodes:
-            await store.create(nodes.KIND, topology.node_object(node))
         for peer in topology.peerings(lab.plan):
             await store.create(bgp_peers.KIND, peer)
 

@@ -21,7 +21,7 @@ from calipy.lab.executions import execute
 from calipy.lab.machines import Machine
 from calipy.lab.topology import Plan
 from calipy.lab.waiting import eventually, together
-from calipy.resources import ipam_blocks
+from calipy.resources import ipam_blocks, nodes
 from calipy.resources import pods as pod_kind
 
 NODES = ("n1", "n2", "n3")
@@ -116,6 +116,21 @@ async def test_a_process_that_is_killed_or_restarted_comes_back(part, cluster):
     await lab.rest()
 
 
+async def test_a_node_object_that_somebody_deletes_comes_back_as_it_was(cluster):
+    lab = await cluster(count=2)
+    async with lab.store() as store:
+        stored = await store.get(nodes.KIND, "n1")
+        await store.delete(nodes.KIND, stored)
+
+    await lab.restart("n1", "agent")
+
+    async with lab.store() as store:
+        back = await store.get(nodes.KIND, "n1")
+    assert back.value.metadata.labels == {"kubernetes.io/hostname": "n1", "rack": "rack-a"}
+    await lab.sessions_up("n2")
+    await lab.sessions_up("n1")
+
+
 async def test_a_pod_listens_and_goes_without_a_trace(cluster):
     lab = await cluster(count=1)
     pod = await lab.add("web", "n1", "TCP/80", app="web")
@@ -192,6 +207,10 @@ async def test_every_command(cluster, folder):
     assert len(json.loads(calipy_lab(folder, "ping-matrix", "-o", "json"))) == 20
     assert "eth0" in calipy_lab(folder, "exec", "shop/b", "--", "ip", "-br", "link")
     assert calipy_lab(folder, "exec", "n2", "hostname") == "n2\n"
+    for place in ("a", "n2", "tor"):
+        assert "No such file" in calipy_lab(folder, "exec", place, "no-such-command", check=127)
+        assert "Permission denied" in calipy_lab(folder, "exec", place, "/etc/passwd", check=126)
+        assert calipy_lab(folder, "exec", place, "--", "sh", "-c", "exit 7", check=7) == ""
     assert "Established" in calipy_lab(folder, "exec", "tor", "birdc", "show", "protocols")
     assert "node n1 is ready" in calipy_lab(folder, "logs", "n1")
     assert any(
