@@ -212,7 +212,10 @@ async def test_every_command(cluster, folder):
         assert "Permission denied" in calipy_lab(folder, "exec", place, "/etc/passwd", check=126)
         assert calipy_lab(folder, "exec", place, "--", "sh", "-c", "exit 7", check=7) == ""
     assert "Established" in calipy_lab(folder, "exec", "tor", "birdc", "show", "protocols")
-    assert "node n1 is ready" in calipy_lab(folder, "logs", "n1")
+    told = calipy_lab(folder, "logs", "n1")
+    assert "node n1 is ready" in told
+    assert "connected to peer" in told
+    assert not [line for line in told.splitlines() if "advice" in line or "route added" in line]
     assert any(
         "node n1 is ready" in line for line in json.loads(calipy_lab(folder, "logs", "n1", "-o", "json"))["agent"]
     )
