@@ -19,13 +19,17 @@ from calipy.console.failures import Failure
 from calipy.console.formats import Output, counted
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
-from calipy.lab import cluster, folders, lifecycle, pods, reachability, views
+from calipy.lab import cluster, connections, folders, lifecycle, pods, reachability, views
 from calipy.lab.cluster import AGENT, BGP, Lab
+from calipy.lab.connections import Family
+from calipy.lab.pods import Protocol
 from calipy.lab.runner import ADD_LIMIT_S, LIMIT_S
 from calipy.lab.topology import NODES_MOST, VXLAN_MODES, Encapsulation, Families, Plan
+from calipy.resources.durations import parse_seconds
 
 T = TypeVar("T")
 _NOTICE_S = 3.0
+_TIMEOUT_MOST_S = 60
 
 
 @click.group(cls=Program)
@@ -232,6 +236,35 @@ def ping_matrix(output: Output) -> None:
             if probe.complaint:
                 click.echo(probe.complaint)
     if not all(probe.good for probe in probes):
+        sys.exit(1)
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
+    try:
+        seconds = parse_seconds(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _TIMEOUT_MOST_S:
+        raise Failure("--timeout", "is no time to wait", f"write 500ms, 1s, at most {_TIMEOUT_MOST_S}s", value=text)
+    return seconds
+
+
+@lab.command()
+@click.argument("client")
+@click.argument("server", metavar="SERVER:PORT")
+@click.option("--protocol", type=click.Choice(["TCP", "UDP", "SCTP"], case_sensitive=False), default="TCP")
+@click.option("--family", type=click.Choice(["4", "6", "both"]), default="both", show_default=True)
+@click.option("--timeout", "timeout_s", default="1s", show_default=True, callback=_seconds, help="For an answer.")
+@output_option("table", "json")
+def probe(client: str, server: str, protocol: Protocol, family: Family, timeout_s: float, output: Output) -> None:
+    """Try one connection: from a pod, a node or outside, to a port of one of them or of an address.
+
+    SERVER:PORT is web:80, shop/web:80, n1:22, 10.0.0.1:80 or [fd00::1]:80. Both families are tried where both ends
+    have them. Exit status 0 only if all that was tried is allowed.
+    """
+    found = _do(connections.probe(_lab(), client, server, protocol, family, timeout_s))
+    show(found, views.ATTEMPT_COLUMNS, output)
+    if not all(attempt.verdict == "allowed" for attempt in found):
         sys.exit(1)
 
 

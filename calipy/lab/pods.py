@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 from msgspec import Struct, structs
@@ -21,7 +21,7 @@ from calipy.datastore.stores import Conflict, Exists, NotFound, Store
 from calipy.lab import echo
 from calipy.lab.cluster import Lab
 from calipy.lab.cni_failures import CniFailure
-from calipy.lab.machines import Machine, MachineError
+from calipy.lab.machines import PACKAGES, Machine, MachineError
 from calipy.lab.waiting import eventually, together
 from calipy.resources import namespaces, pods
 from calipy.resources.labels import label_problems
@@ -31,14 +31,15 @@ from calipy.resources.pods import Container, ContainerPort, Pod, PodAddress, Pod
 
 _FILE_MOST: Final = 255 - len("echo-.log")
 """Of namespace, dot and name: they name files, the longest that of the echo process's log (NAME_MAX, 255 bytes)."""
-_LISTEN: Final = re.compile(r"(TCP|UDP)/([1-9][0-9]{0,4})")
+_LISTEN: Final = re.compile(r"(TCP|UDP|SCTP)/([1-9][0-9]{0,4})")
+Protocol = Literal["TCP", "UDP", "SCTP"]
 _ATTEMPTS: Final = 20
 
 
 class Listen(Struct, frozen=True, gc=False, order=True):
     """A port on which a pod answers."""
 
-    protocol: Literal["TCP", "UDP"]
+    protocol: Protocol
     port: int
 
     def __str__(self) -> str:
@@ -100,8 +101,8 @@ def parse_listen(text: str) -> Listen:
     """`TCP/80`. Raises Failure."""
     match = _LISTEN.fullmatch(text.upper())
     if match is None or int(match[2]) > 65535:
-        raise Failure("--listen", "is not a protocol and a port", "write TCP/80 or UDP/53", value=text)
-    return Listen("TCP" if match[1] == "TCP" else "UDP", int(match[2]))
+        raise Failure("--listen", "is not a protocol and a port", "write TCP/80, UDP/53 or SCTP/80", value=text)
+    return Listen(cast(Protocol, match[1]), int(match[2]))
 
 
 def sandboxes(lab: Lab, node: str | None = None) -> tuple[Sandbox, ...]:
@@ -227,12 +228,12 @@ async def _listen(machine: Machine, pod: Sandbox) -> None:
     """Starts a pod's echo process, and waits until it listens."""
     process = machine.process(pod.process)
     process.log.unlink(missing_ok=True)
-    inside = ("ip", "netns", "exec", pod.netns, sys.executable, "-S", "-E", echo.__file__)
-    await machine.spawn(pod.process, [*inside, *map(str, pod.listens)])
+    program = ("env", "-C", str(PACKAGES), sys.executable, "-S", "-E", "-m", "calipy.lab.echo")
+    await machine.spawn(pod.process, ["ip", "netns", "exec", pod.netns, *program, *map(str, pod.listens)])
 
     async def listens() -> bool | str:
         said = process.log.read_text(errors="replace").strip()
-        return said == echo.LISTENS or said
+        return said.startswith(echo.LISTENS) or said
 
     await eventually(listens, f"pod {pod}: its echo process")
 

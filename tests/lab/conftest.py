@@ -7,6 +7,7 @@
         await lab.kill("n1", "agent")           # all of calipy.lab.cluster.Lab is there, too
         await lab.machines["n1"].process("bgp").signal(signal.SIGSTOP)
         lab.report(await lab.matrix())             # "" or a line for each pair that fails
+        await lab.probe("client", "web:80")     # {4: "allowed", 6: "filtered"}
 
 A lab is up after 4 s. Nothing of it is left when the test ends; what a killed run has left is swept by the next.
 """
@@ -23,9 +24,10 @@ import pytest
 
 from calipy.console.progress import Steps
 from calipy.explain.report import SessionReport
-from calipy.lab import convergence, lifecycle, pods, reachability, topology
+from calipy.lab import connections, convergence, lifecycle, pods, reachability, topology
 from calipy.lab.cluster import Lab, Part
-from calipy.lab.pods import Sandbox, Wish
+from calipy.lab.connections import Verdict
+from calipy.lab.pods import Protocol, Sandbox, Wish
 from calipy.lab.reachability import Probe
 from calipy.lab.topology import Encapsulation, Plan
 from calipy.lab.waiting import eventually
@@ -59,6 +61,13 @@ class TestLab(Lab):
         )
         async with self.store() as store:
             return await pods.add(self, store, wish)
+
+    async def probe(
+        self, client: str, server: str, protocol: Protocol = "TCP", timeout_s: float = connections.TIMEOUT_S
+    ) -> dict[int, Verdict]:
+        """What comes of a connection from `client` to `server` ("web:80"), by family."""
+        found = await connections.probe(self, client, server, protocol, timeout_s=timeout_s)
+        return {attempt.family: attempt.verdict for attempt in found}
 
     async def delete(self, pod: Sandbox) -> None:
         """Removes a pod."""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from calipy.console.failures import Failure
+from calipy.console.failures import Failure, lines
 from calipy.datastore.stores import NotFound
-from calipy.lab import folders, lifecycle, pods
+from calipy.lab import folders, lifecycle, places, pods
 from calipy.lab.cluster import Lab
 from calipy.lab.cni_failures import CniFailure
 from calipy.lab.executions import execute
 from calipy.lab.machines import Machine
+from calipy.lab.runner import Runtime
 from calipy.lab.topology import Plan
 from calipy.lab.waiting import eventually, together
 from calipy.resources import ipam_blocks, nodes
@@ -172,6 +173,32 @@ async def test_a_pod_that_can_t_be_attached_leaves_nothing(cluster):
     assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
 
 
+async def test_a_pod_is_given_up_where_the_agent_does_not_answer_and_can_be_deleted_when_it_does(cluster, monkeypatch):
+    lab = await cluster(count=1)
+    limits = {"add_limit_s": 1.0, "limit_s": 0.5}
+    runtime = Runtime(lab.machines["n1"].execute, lab.folder / "n1" / "cni", lab.folder / "n1" / "cache", **limits)
+    monkeypatch.setattr(lab, "runtime", lambda name: runtime)
+    agent = lab.machines["n1"].process("agent")
+    await agent.signal(signal.SIGSTOP)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await lab.add("web", "n1")
+
+    assert list(lines(raised.value)) == [
+        'error: network "k8s-pod-network": ADD has not ended in 1 s, and was ended',
+        'error: pod default/web: is left half made: network "k8s-pod-network": DEL has not ended in 0.5 s, and was '
+        "ended; when its cause is gone: calipy lab pod delete default/web",
+    ]
+    with pytest.raises(Failure, match="pod default/web: is half made and has no network; delete it"):
+        await lab.probe("web", "10.0.0.1:80")
+    await agent.signal(signal.SIGCONT)
+    await lab.ready("n1")
+    await lab.delete(pods.named(lab, "web"))
+    assert await addresses_given_out(lab, "n1") == set()
+    assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
+    assert not (await lab.machines["n1"].run("ip", "-br", "link", "show", "type", "veth")).text.count("cali")
+
+
 # --- by the command line ---
 
 
@@ -233,6 +260,45 @@ async def test_every_command(cluster, folder):
     assert "runs in" in calipy_lab(folder, "up", check=1)
     assert calipy_lab(folder, "down") == "The lab is gone.\n"
     assert not folder.exists()
+
+
+async def test_probes_tell_what_is_allowed_refused_and_filtered_whatever_the_encapsulation(cluster, folder):
+    lab = await cluster(count=2)
+    await lab.add("web", "n1", "TCP/80", "UDP/80", "SCTP/80", namespace="shop")
+    client = await lab.add("client", "n2")
+    await lab.add("near", "n1")
+    allowed, refused, filtered = ({4: word, 6: word} for word in ("allowed", "refused", "filtered"))
+    for encapsulation in ("none", "vxlan"):
+        await lab.encapsulate(encapsulation)
+        await lab.rest(encapsulation)
+        for protocol in ("TCP", "UDP", "SCTP"):
+            for who in ("client", "near", "n1", "n2"):
+                assert await lab.probe(who, "shop/web:80", protocol) == allowed, (who, protocol)
+            assert await lab.probe("client", "shop/web:81", protocol) == refused
+            assert await lab.probe("shop/web", "client:80", protocol) == refused
+    assert await lab.probe("outside", "shop/web:80") == {4: "unreachable", 6: "unreachable"}
+
+    told = json.loads(calipy_lab(folder, "probe", "client", "shop/web:80", "--protocol", "sctp", "-o", "json"))
+    assert [(one["family"], one["verdict"], one["answer"]) for one in told] == [
+        (4, "allowed", "INIT ACK"), (6, "allowed", "INIT ACK"),
+    ]  # fmt: skip
+    assert "allowed" in calipy_lab(folder, "probe", "client", f"[{lab_address(lab, 'shop/web', 6)}]:80")
+    rules = "table inet t { chain c { type filter hook output priority 0; meta nfproto ipv6 tcp dport 80 drop; }; }"
+    inside = lab.machines["n2"].inside("ip", "netns", "exec", client.netns, "nft", "-f", "-")
+    assert not (await execute(inside, stdin=rules.encode())).status
+
+    assert await lab.probe("client", "shop/web:80", timeout_s=0.5) == allowed | {6: "filtered"}
+    probe = ("probe", "client", "shop/web:80", "--timeout", "500ms")
+    assert "allowed" in calipy_lab(folder, *probe, "--family", "4")
+    assert calipy_lab(folder, *probe, check=1) == ""
+    await lab.power_off("n1")
+    assert await lab.probe("client", "shop/web:80", "UDP", timeout_s=0.5) == filtered
+    with pytest.raises(Failure, match="node n1: it has no power"):
+        await lab.probe("near", "client:80")
+
+
+def lab_address(lab, pod, family):
+    return places.by_family(pods.named(lab, pod).addresses)[family]
 
 
 async def test_ping_matrix_fails_when_somebody_is_not_reached(cluster, folder):

@@ -14,13 +14,18 @@ from calipy.resources.metadata import Refused
 
 @pytest.mark.parametrize(
     ("text", "listen"),
-    [("TCP/80", Listen("TCP", 80)), ("udp/53", Listen("UDP", 53)), ("TCP/65535", Listen("TCP", 65535))],
+    [
+        ("TCP/80", Listen("TCP", 80)),
+        ("udp/53", Listen("UDP", 53)),
+        ("TCP/65535", Listen("TCP", 65535)),
+        ("sctp/1", Listen("SCTP", 1)),
+    ],
 )
 def test_a_port_to_listen_on(text, listen):
     assert pods.parse_listen(text) == listen
 
 
-@pytest.mark.parametrize("text", ["", "80", "TCP", "TCP/", "TCP/0", "TCP/65536", "TCP/080", "SCTP/80", "TCP/80/90"])
+@pytest.mark.parametrize("text", ["", "80", "TCP", "TCP/", "TCP/0", "TCP/65536", "TCP/080", "ICMP/80", "TCP/80/90"])
 def test_what_is_no_port_to_listen_on(text):
     with pytest.raises(Failure, match="write TCP/80"):
         pods.parse_listen(text)
