@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from calipy.console.failures import Failure
-from calipy.datastore.stores import Conflict, Exists, NotFound, Store
+from calipy.datastore.stores import Conflict, Exists, NotFound, Store, StoreError
 from calipy.lab import echo
 from calipy.lab.cluster import Lab
 from calipy.lab.cni_failures import CniFailure
@@ -257,7 +257,7 @@ async def _take_back(lab: Lab, store: Store, pod: Sandbox, failure: BaseExceptio
     """After a failed ADD, as containerd does it. What can't be undone now stays remembered for `pod delete`."""
     try:
         await delete(lab, store, pod)
-    except (CniFailure, MachineError, Failure) as further:
+    except (CniFailure, MachineError, StoreError, Failure) as further:
         remedy = f"when its cause is gone: calipy lab pod delete {pod}"
         left = Failure(f"pod {pod}", f"is left half made: {further}", remedy)
         raise BaseExceptionGroup(f"pod {pod}", [failure, left]) from failure
