@@ -128,7 +128,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def _patience(node: str, limit_s: float) -> Iterator[None]:
     """Tells after a while for whom we wait, and how long."""
-    told = f"node {node} has not answered for {_NOTICE_S:g} s; it is given up after {limit_s:g} s"
+    told = f"node {node} has not answered for {_NOTICE_S:g} s; it is given up within {limit_s:g} s"
     notice = asyncio.get_running_loop().call_later(_NOTICE_S, partial(click.echo, told, err=True))
     try:
         yield
@@ -154,7 +154,7 @@ def add(
     lab = _lab()
 
     async def work() -> pods.Sandbox:
-        with _patience(wish.node, ADD_LIMIT_S):
+        with _patience(wish.node, ADD_LIMIT_S + LIMIT_S):
             async with lab.store() as store:
                 return await pods.add(lab, store, wish)
 
