@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from calipy.conversion.nodes import parse_as_number
 from calipy.resources import namespaces, nodes
+from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
 
@@ -53,6 +54,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
 
     node: str
     """NODENAME, else the host name in lower case."""
+    node_labels: Mapping[str, str] = {}
+    """CALIPY_NODE_LABELS, `rack=a,zone=b`: on the Node object where the agent makes it, as kubelet's --node-labels."""
     datastore: str = DEFAULT_DATASTORE
     """CALIPY_DATASTORE: `sqlite:<path>`."""
     run_folder: Path = Path("/run/calipy")
@@ -148,6 +151,15 @@ def _node(environment: Mapping[str, str]) -> str:
     name = environment.get("NODENAME") or socket.gethostname().lower()
     problem = next(name_problems(nodes.KIND, ObjectMeta(name=name)), None)
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
+
+
+def _labels(name: str, value: str) -> Mapping[str, str]:
+    pairs = [part.partition("=") for part in value.split(",")]
+    if not all(key and equals for key, equals, _ in pairs):
+        _refuse(name, value, "labels, key=value,...")
+    labels = {key: text for key, _, text in pairs}
+    problem = next(metadata_problems(ObjectMeta(labels=labels)), None)
+    return _refuse(name, value, f"labels: {problem.value!r} {problem.reason}: {problem.remedy}") if problem else labels
 
 
 def _namespace(name: str, value: str) -> str:
@@ -258,6 +270,7 @@ def _format(name: str, value: str) -> str:
 
 
 _READERS = (
+    ("CALIPY_NODE_LABELS", "node_labels", _labels),
     ("CALIPY_DATASTORE", "datastore", _datastore),
     ("CALIPY_RUN_DIR", "run_folder", _path),
     ("CALIPY_STATE_DIR", "state_folder", _path),

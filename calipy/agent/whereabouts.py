@@ -62,7 +62,7 @@ class Whereabouts:
             try:
                 pools = {} if self._settings.no_default_pools else self._settings.pools
                 await bootstrap.ensure_cluster(self._store, pools)
-                await identity.ensure(self._store, self._settings.node)
+                await identity.ensure(self._store, self._settings.node, self._settings.node_labels)
                 number = self._settings.as_number  # where none is given, the annotation is the operator's
                 await self._settle({nodes.AS_NUMBER: number} if number else {}, first=True)
                 return

@@ -77,6 +77,7 @@ def environment() -> Mapping[str, str]:
         "exabgp_log_configuration": "true",
         "exabgp_log_destination": "stdout",
         "exabgp_log_level": "INFO",
+        "exabgp_log_processes": "false",  # a line for each route and peer; of failures its answers tell
         "exabgp_log_short": "false",
         "exabgp_log_statistics": "false",
         "exabgp_reactor_speed": "10",

@@ -13,6 +13,7 @@ from calipy.settings import Autodetection, DefaultPool, SettingError, read
 RIGHT: list[tuple[str, str, str, Any]] = [
     ("NAMESPACE", "calico-system", "namespace", "calico-system"),
     ("NODENAME", "n1.example.com", "node", "n1.example.com"),
+    ("CALIPY_NODE_LABELS", "rack=a,x.io/z=", "node_labels", {"rack": "a", "x.io/z": ""}),
     ("CALIPY_DATASTORE", "sqlite:/tmp/x", "datastore", "sqlite:/tmp/x"),
     ("CALIPY_RUN_DIR", "/tmp/run", "run_folder", Path("/tmp/run")),
     ("CNI_CONF_NAME", "05-net.conflist", "cni_configuration_name", "05-net.conflist"),
@@ -46,10 +47,15 @@ def test_right(variable: str, text: str, attribute: str, value: Any) -> None:
 
 
 METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or kubernetes-internal-ip"
+LABEL = "letters, digits, -, _ and ., 63 at most, a letter or digit at both ends"
 IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
+    ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
+    ("CALIPY_NODE_LABELS", "rack=a b", f"labels: 'a b' can't be the value of a label: {LABEL}, or nothing at all"),
+    ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {LABEL}; before it, at will, a DNS name and /"),
     ("NAMESPACE", "a.b", "a namespace's name: lower-case letters, digits, dashes; a letter or digit at both ends"),
     ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
     ("CALIPY_STATE_DIR", "state", "an absolute path"),

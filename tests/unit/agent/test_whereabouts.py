@@ -80,9 +80,22 @@ async def test_a_new_cluster_gets_its_first_objects_and_the_node_its_own(case: C
     assert (await found.store.get(ip_pools.KIND, "default-ipv4-ippool")).value.spec.block_size == 26
 
 
+async def test_a_node_object_is_made_with_the_labels_that_were_given_and_one_that_is_there_keeps_its_own(
+    case: Callable[..., Case],
+) -> None:
+    found = case(Host("10.9.0.11/24"), CALIPY_NODE_LABELS="rack=a,kubernetes.io/hostname=alias")
+    await found.node.introduce()
+    made = await found.store.get(nodes.KIND, "n1")
+    assert made.value.metadata.labels == {"rack": "a", "kubernetes.io/hostname": "alias"}
+
+    await case(Host("10.9.0.11/24"), CALIPY_NODE_LABELS="rack=b").node.introduce()
+
+    assert (await found.store.get(nodes.KIND, "n1")).value.metadata.labels == made.value.metadata.labels
+
+
 async def test_an_as_number_that_the_operator_wrote_stays(case: Callable[..., Case]) -> None:
     found = case(Host("10.9.0.11/24"))
-    await identity.ensure(found.store, "n1")
+    await identity.ensure(found.store, "n1", {})
     await identity.annotate(found.store, "n1", {nodes.AS_NUMBER: "64999"})
     await found.node.introduce()
     assert (await found.notes())["ASNumber"] == "64999"
@@ -199,7 +212,7 @@ async def test_a_node_object_that_can_not_be_read_is_told_and_waited_for(
     case: Callable[..., Case], tmp_path: Path
 ) -> None:
     found = case(Host("10.9.0.11/24"))
-    await identity.ensure(found.store, "n1")
+    await identity.ensure(found.store, "n1", {})
     with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as other:
         (right,) = other.execute("SELECT text FROM objects WHERE kind = 'Node'").fetchone()
         other.execute("UPDATE objects SET text = '{\"spec\": 7}' WHERE kind = 'Node'")

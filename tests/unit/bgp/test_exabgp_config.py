@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from exabgp.configuration.core.format import tokens
 from exabgp.util.psk import decode_base64
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -23,6 +23,7 @@ from calipy.model.nodes import NodeAddress
 from calipy.resources.bgp_peers import BGPPassword, BGPPeer, BGPPeerSpec
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.secrets import SecretKeySelector
+from tests.effort import examples
 
 RUN = ("/bin/sh", "-c", "cat")
 SECRET = SecretKeySelector(name="bgp", key="tor")
@@ -71,7 +72,7 @@ def peer_with_password(**settings: object) -> Topology:
 
 
 @given(st.text("\"'\\ \t\n#;{}[](),=\u00fca0", min_size=1, max_size=20))
-@settings(max_examples=50)
+@examples(50)
 def test_any_password_survives(password: str) -> None:
     text = render(peer_with_password(), {"Global_10_0_0_1": password}, RUN)
     words = [[word for _, _, word in line] for line in tokens(text.splitlines())]

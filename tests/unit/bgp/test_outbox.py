@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from calipy.bgp.outbox import APART_S, Order, Outbox
 from calipy.bgp.peers import Announcement
+from tests.effort import examples
 from tests.unit.bgp.held import held
 
 PEERS = ("10.9.0.2", "10.9.0.3")
@@ -132,7 +133,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_every_peer_ends_with_what_it_is_to_hear_and_no_prefix_changes_twice_in_a_second(
     steps: list[tuple[str, object]],
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -25,6 +25,7 @@ from calipy.bgp.messages import (
 from calipy.bgp.peers import Peer, Topology
 from calipy.bgp.rib import Rib
 from calipy.model.routes import LearnedRoute
+from tests.effort import examples
 
 P, Q, R, X = "10.0.0.2", "10.0.0.3", "10.0.0.4", "192.0.2.1"
 """Peers: three of our own AS, one of another."""
@@ -388,7 +389,7 @@ def updates(told: list[tuple[str, Path]]) -> list[Updated]:
 
 
 @given(TOLD, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_order_of_the_peers_decides_nothing(told: list[tuple[str, Path]], random: Any) -> None:
     one, other = updates(told), updates(told)
     random.shuffle(other)
@@ -396,7 +397,7 @@ def test_the_order_of_the_peers_decides_nothing(told: list[tuple[str, Path]], ra
 
 
 @given(TOLD)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_what_is_withdrawn_leaves_nothing(told: list[tuple[str, Path]]) -> None:
     made = rib(*updates(told))
     for update in updates(told):
@@ -406,7 +407,7 @@ def test_what_is_withdrawn_leaves_nothing(told: list[tuple[str, Path]]) -> None:
 
 
 @given(TOLD, st.sampled_from([P, Q, R, X]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_after_a_restart_that_says_the_same_all_is_as_before(told: list[tuple[str, Path]], who: str) -> None:
     made = rib(*session(who), *updates(told))
     before = outcomes(made)
