@@ -48,6 +48,7 @@ def test_right(variable: str, text: str, attribute: str, value: Any) -> None:
 
 METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or kubernetes-internal-ip"
 LABEL = "letters, digits, -, _ and ., 63 at most, a letter or digit at both ends"
+NAME = f"{LABEL}; before it, at will, a DNS name and /"
 IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 # variable | text | what it must be
 WRONG = [
@@ -55,7 +56,7 @@ WRONG = [
     ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
     ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
     ("CALIPY_NODE_LABELS", "rack=a b", f"labels: 'a b' can't be the value of a label: {LABEL}, or nothing at all"),
-    ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {LABEL}; before it, at will, a DNS name and /"),
+    ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {NAME}"),
     ("NAMESPACE", "a.b", "a namespace's name: lower-case letters, digits, dashes; a letter or digit at both ends"),
     ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
     ("CALIPY_STATE_DIR", "state", "an absolute path"),
