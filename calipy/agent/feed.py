@@ -61,6 +61,9 @@ class Feed(Inputs):
         self._judged: tuple[IPPool, ...] | None = None
         """All of them as they stand to each other; None = something has changed since."""
         self._refused: dict[Key, str] = {}
+        self.newest: dict[str, int] = {}
+        """Kind -> revision of the last change of any object of it. How far the store has come besides doesn't count: it
+        comes further with every write of anybody's."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.in_sync = asyncio.Event()
         self.pulse = Pulse()
@@ -95,6 +98,8 @@ class Feed(Inputs):
         for event in batch.events:
             if event.object is None:
                 continue
+            kind = event.object.key.kind
+            self.newest[kind] = max(event.revision, self.newest.get(kind, 0))
             if event.type == "deleted":
                 events += self._gone(event.object.key, event.revision)
             else:

@@ -42,6 +42,7 @@ from calipy.cni.wires import Wires
 from calipy.datastore.mirror import Mirror
 from calipy.datastore.stores import Store, StoreError
 from calipy.explain import query
+from calipy.felix.calc.change import earlier
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.world import Event, LinkGone, LinkSeen
 from calipy.felix.drivers.conntrack import Conntrack
@@ -249,7 +250,7 @@ class Agent:
         reporter = Reporter(
             store,
             self.settings.node,
-            programmed=lambda: dataplane.programmed_revisions,
+            programmed=lambda: earlier(feed.newest, dataplane.programmed_revisions),
             refused=lambda: dataplane.refused,
             unaccepted=lambda: feed.refused,
         )

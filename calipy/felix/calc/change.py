@@ -113,6 +113,11 @@ def later(first: Mapping[str, int], then: Mapping[str, int]) -> Mapping[str, int
     return {kind: max(first.get(kind, 0), then.get(kind, 0)) for kind in {**first, **then}}
 
 
+def earlier(first: Mapping[str, int], then: Mapping[str, int]) -> Mapping[str, int]:
+    """The lower revision of each kind that both have."""
+    return {kind: min(revision, then[kind]) for kind, revision in first.items() if kind in then}
+
+
 def difference(old: NodeState, new: NodeState) -> Change:
     """The change that leads from one state to another."""
     members: dict[SetKey, SetDelta] = {}
