@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -63,6 +64,18 @@ _Names = tuple[ObjectName, ...]
 
 class TableOwned(OSError):
     """Another process owns the table: another agent is alive on this node."""
+
+
+class _Unwritable(Exception):
+    """An object that can't be put into bytes: no message of it is sent, and it counts as refused."""
+
+    def __init__(self, name: ObjectName, reason: str) -> None:
+        super().__init__(name, reason)
+        self.refusal = Refusal(name, errno.EINVAL, f"it can't be written: {reason}")
+
+
+_UNFIT = (ValueError, OSError, OverflowError, struct.error)
+"""What is raised for a value that has no bytes: an address that is none, a port beyond all ports."""
 
 
 class NftablesDriver:
@@ -221,9 +234,12 @@ class NftablesDriver:
         """None: a message of several elements was refused."""
         messages: list[Message] = [nft.table(TABLE, self._flags)]
         told: list[_Names] = [()]
-        for names, message in self._messages(ops, together=together):
-            messages.append(message)
-            told.append(names)
+        try:
+            for names, message in self._messages(ops, together=together):
+                messages.append(message)
+                told.append(names)
+        except _Unwritable as unwritable:
+            return Outcome(refusals=(unwritable.refusal,))
         self.batches += 1
         named: dict[ObjectName, Refusal] = {}
         for refusal in self._socket.batch(nft.batch(messages)):
@@ -282,8 +298,14 @@ class NftablesDriver:
     def _fill(self, op: Put, chain: Chain) -> Iterator[tuple[_Names, Message]]:
         if op.replaces:
             yield (op.name,), nft.flush_chain(TABLE, op.name.name)
-        for rule in chain.rules:
-            yield (op.name,), nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule))
+        try:
+            messages = [
+                nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule)) for rule in chain.rules
+            ]
+        except _UNFIT as error:
+            raise _Unwritable(op.name, str(error)) from error
+        for message in messages:
+            yield (op.name,), message
 
     def _leaving(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
         """Set, object and bytes of each element that goes, or makes room for another value. What is in a set that goes
@@ -296,8 +318,7 @@ class NftablesDriver:
             elif op.name.kind == "element" and (isinstance(op, Delete) or op.replaces):
                 set_name, _, key = op.name.name.partition(" ")
                 if set_name not in gone:
-                    key_bytes = dialect.element_key(self._specs[set_name].kind, key)
-                    yield set_name, op.name, nft.element(key_bytes)
+                    yield set_name, op.name, nft.element(self._key(op.name, self._specs[set_name].kind, key))
 
     def _coming(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
         for op in ops:
@@ -305,7 +326,7 @@ class NftablesDriver:
                 yield from self._members(op, op.added)
             elif isinstance(op, Put) and isinstance(op.value, Element):
                 set_name, _, key = op.name.name.partition(" ")
-                key_bytes = dialect.element_key(self._specs[set_name].kind, key)
+                key_bytes = self._key(op.name, self._specs[set_name].kind, key)
                 yield set_name, op.name, nft.element(key_bytes, _netlink_verdict(op.value.verdict))
 
     def _members(self, op: Alter, keys: frozenset[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
@@ -313,13 +334,23 @@ class NftablesDriver:
         kind = self._specs[set_name].kind if keys else ""
         if kind not in _INTERVALS:
             for key in keys:
-                yield set_name, op.name, nft.element(dialect.element_key(kind, key))
+                yield set_name, op.name, nft.element(self._key(op.name, kind, key))
             return
         for key in sorted(keys):
-            start, end = dialect.interval(kind, key)
+            try:
+                start, end = dialect.interval(kind, key)
+            except _UNFIT as error:
+                raise _Unwritable(op.name, f"{key}: {error}") from error
             yield set_name, op.name, nft.element(start)
             if end is not None:
                 yield set_name, op.name, nft.element(end, interval_end=True)
+
+    @staticmethod
+    def _key(name: ObjectName, kind: str, key: str) -> bytes:
+        try:
+            return dialect.element_key(kind, key)
+        except _UNFIT as error:
+            raise _Unwritable(name, f"{key}: {error}") from error
 
     def _element_messages(
         self, elements: Iterable[tuple[str, ObjectName, bytes]], *, delete: bool, together: bool
