@@ -215,11 +215,11 @@ class NftablesDriver:
         self, name: str, spec: SetSpec, bodies: list[memoryview], found: dict[ObjectName, bytes | frozenset[str]]
     ) -> Iterator[None]:
         members: set[str] = set()
-        edges: list[nft.ElementRecord] = []
+        edges: list[_Edge] = []
         for body in bodies:
             elements = nft.parse_elements(body)
             if spec.kind in _INTERVALS:
-                edges.extend(elements)
+                edges.extend((element.key, not element.interval_end) for element in elements)
             else:
                 members.update(dialect.element_name(spec.kind, element.key) for element in elements)
             yield None
@@ -446,15 +446,18 @@ def _spec(record: nft.SetRecord) -> SetSpec | None:
     return None
 
 
-def _ranges(records: Sequence[nft.ElementRecord]) -> Iterator[tuple[bytes, bytes]]:
+_Edge = tuple[bytes, bool]
+"""A key in an interval set, and whether a range begins there or has ended before it."""
+
+
+def _ranges(edges: list[_Edge]) -> Iterator[tuple[bytes, bytes]]:
     """First and last key of each range of an interval set."""
-    edges = sorted(records, key=lambda record: (record.key, not record.interval_end))
-    for position, record in enumerate(edges):
-        if record.interval_end:
-            continue
-        size = len(record.key)
-        beyond = int.from_bytes(edges[position + 1].key, "big") if position + 1 < len(edges) else 1 << (8 * size)
-        yield record.key, (beyond - 1).to_bytes(size, "big")
+    edges.sort()  # an end before what begins at the same key; the kernel gives them sorted, or the other way round
+    for position, (key, begins) in enumerate(edges):
+        if begins:
+            size = len(key)
+            beyond = int.from_bytes(edges[position + 1][0], "big") if position + 1 < len(edges) else 1 << (8 * size)
+            yield key, (beyond - 1).to_bytes(size, "big")
 
 
 def open_driver(namespace: int | None = None) -> NftablesDriver:
