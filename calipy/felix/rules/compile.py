@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
-from calipy.felix.objects import Objects, Owner
-from calipy.felix.plans import Plan
+from calipy.felix.objects import ObjectName, Objects, Owner
+from calipy.felix.plans import Plan, mistaken, planned
 from calipy.felix.rules import endpoints, names, origins, policies, profiles, sets, statics
 from calipy.felix.rules.steps import Steps, all_of
 from calipy.felix.rules.values import Chain, InEndpoints, InPorts, InSet
@@ -111,9 +111,19 @@ class RulesPlanner:
 
     def _static(self, state: NodeState) -> Plan:
         self.by_kind["static"] += 1
-        return Plan(STATIC, statics.compile(state))
+        return planned(STATIC, lambda: statics.compile(state))
 
     def _judge(self, judge: _Judge, state: NodeState) -> Steps[Plan]:
+        owner = _owner(judge)
+        self.by_kind[owner.kind] += 1
+        try:
+            objects = yield from self._objects(judge, state)
+        except Exception as error:  # whatever it is: it is told, and the policy closed
+            return mistaken(owner, error)
+        self._note(judge, _sets_in(objects or {}))
+        return Plan(owner, objects)
+
+    def _objects(self, judge: _Judge, state: NodeState) -> Steps[Objects | None]:
         objects = None
         if isinstance(judge, str):
             profile = state.profiles.get(judge)
@@ -123,10 +133,7 @@ class RulesPlanner:
             policy = state.policies.get(judge)
             if policy is not None:
                 objects = yield from policies.steps(policy, state)
-        owner = _owner(judge)
-        self.by_kind[owner.kind] += 1
-        self._note(judge, _sets_in(objects or {}))
-        return Plan(owner, objects)
+        return objects
 
     def _note(self, judge: _Judge, used: frozenset[str]) -> None:
         before = self._used.pop(judge, frozenset())
@@ -143,11 +150,21 @@ class RulesPlanner:
     def _endpoint(self, id_: EndpointId, state: NodeState) -> Plan:
         self.by_kind["endpoint"] += 1
         endpoint = state.endpoints.get(id_)
-        objects = endpoints.compile(endpoint, state.settings) if endpoint is not None else None
-        return Plan(endpoint_owner(id_), objects)
+        if endpoint is None:
+            return Plan(endpoint_owner(id_))
+        return planned(endpoint_owner(id_), lambda: endpoints.compile(endpoint, state.settings))
 
     def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Steps[Plan]:
         self.by_kind["set"] += 1
+        try:
+            objects, deltas = yield from self._set_objects(key, state, delta)
+        except Exception as error:  # whatever it is: it is told, and the set left as it is
+            return mistaken(set_owner(key), error)
+        return Plan(set_owner(key), objects, deltas)
+
+    def _set_objects(
+        self, key: SetKey, state: NodeState, delta: SetDelta | None
+    ) -> Steps[tuple[Objects, Mapping[ObjectName, SetDelta]]]:
         before = self._covers.pop(key, _UNCOVERED)
         after = _UNCOVERED
         if state.sets[key] == "prefixes":
@@ -156,7 +173,7 @@ class RulesPlanner:
                 delta, moved = None, (yield from sets.cover_steps(state.members[key]))
             after = self._covers[key] = moved
         deltas = sets.moved(key, state, delta, before, after) if delta is not None else {}
-        return Plan(set_owner(key), sets.compile(key, state, after), deltas)
+        return sets.compile(key, state, after), deltas
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """An endpoint, policy or profile whose rules are refused drops everything; others stay as they are until they
