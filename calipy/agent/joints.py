@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
+from calipy.agent.feed import Feed
 from calipy.cni.errors import CniError, Code
 from calipy.cni.wiring import GATEWAYS, Wiring, host_rise
+from calipy.datastore.mirror import Mirror
 from calipy.felix.dataplane import Refused
 from calipy.felix.endpoints import Endpoints
 from calipy.ipam.allocator import Allocator, Request
@@ -191,3 +193,18 @@ class TunnelAddresses:
     async def release(self, handle: str) -> object:
         """Gives it back."""
         return await self._allocator.release(handle)
+
+
+def reconnections(feed: Feed, mirror: Mirror) -> asyncio.Event:
+    """Set whenever the store is back after it was away."""
+    back, since_s = asyncio.Event(), 0.0
+
+    def look(_: frozenset[str]) -> None:
+        nonlocal since_s
+        latest_s = max((found.since_s for found in mirror.connections.values() if found.up), default=0.0)
+        if latest_s > since_s:
+            since_s = latest_s
+            back.set()
+
+    feed.listen(look)
+    return back

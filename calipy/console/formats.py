@@ -1,4 +1,4 @@
-"""JSON and YAML for people and programs."""
+"""JSON and YAML for people and programs; numbers of things."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def yaml_text(value: object, *, explicit_start: bool = False) -> str:
         explicit_start=explicit_start,
     )  # fmt: skip
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _encode(value: object) -> bytes:

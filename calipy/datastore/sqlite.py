@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from calipy.datastore import sqlite_schema as sql
-from calipy.datastore.lifecycles import accept_change, check_name
+from calipy.datastore.lifecycles import accept_change, check_metadata
 from calipy.datastore.misfits import Misfits
 from calipy.datastore.patches import encode_patch
 from calipy.datastore.sqlite_files import DatabaseFile
@@ -106,7 +106,7 @@ class SQLiteStore(Store):
 
     async def create(self, kind: Kind[R], value: R) -> Stored[R]:
         """Stores a new object; raises Exists, Refused."""
-        check_name(kind, value)
+        check_metadata(kind, value)
         accept(kind, value)
         uid, at = str(uuid.uuid4()), self._timestamp()
         return await self._write(lambda: self._writes.create(kind, value, uid=uid, at=at))

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, merge
-from calipy.felix.ledger import Ledger
+from calipy.felix.calc.change import Change, NodeState, apply, later, merge
+from calipy.felix.ledger import Contradiction, Ledger
 from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
 from calipy.telemetry import Pulse
@@ -91,6 +91,11 @@ class Dataplane:
         self._waiters: list[_Waiter] = []
         self.on_repair: Callable[[str, str], None] = lambda driver, reason: None
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
+        self.on_programmed: Callable[[], None] = lambda: None
+        """Called when `programmed_revisions` or `refused` may have changed."""
+        self.programmed_revisions: Mapping[str, int] = {}
+        """Kind -> the store's revision up to which the kernel holds everything, but for what it refuses."""
+        self._taken_revisions: Mapping[str, int] = {}
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
         self.pulse = Pulse()
@@ -191,6 +196,9 @@ class Dataplane:
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
+            if all(area.ledger.idle and not area.distrusted for area in self._areas):
+                self.programmed_revisions = self._taken_revisions
+            self.on_programmed()
 
     async def _take(self) -> None:
         change, self._pending = self._pending, None
@@ -201,6 +209,7 @@ class Dataplane:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
         self.state = apply(self.state, change)
+        self._taken_revisions = later(self._taken_revisions, change.revisions)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
@@ -214,10 +223,18 @@ class Dataplane:
         if area.refused.pop(plan.owner, None) is not None:
             area.ledger.release(plan.owner)
         needed = next((owner for owner in area.refused if plan.owner in area.planner.users(owner)), None)
-        if needed is None or plan.objects is None:
-            area.ledger.want(plan.owner, plan.objects, plan.moved)
-        else:
+        if needed is not None and (plan.objects is not None or plan.problem):
             self._close(area, plan.owner, area.refused[needed])
+            return
+        problem = plan.problem
+        if not problem:
+            try:
+                area.ledger.want(plan.owner, plan.objects, plan.moved)
+            except Contradiction as error:
+                problem = str(error)
+        if problem:
+            self._close(area, plan.owner, problem, "can't be made, a mistake in its compiler")
+            self._retry_later(area, (plan.owner,))
 
     async def _settle(self, area: Area) -> None:
         """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
@@ -310,22 +327,32 @@ class Dataplane:
                 users = tuple(user for user in area.planner.users(owner) if user not in area.refused)
                 for each in (owner, *users):
                     self._close(area, each, reason)
-                delay_s = min(RETRY_FIRST_S * 2 ** (area.retries[owner] - 1), RETRY_MOST_S) * random.uniform(0.8, 1.2)
-                self._later(delay_s, partial(self._retry, area, (owner, *users)))
+                self._retry_later(area, (owner, *users))
 
-    def _close(self, area: Area, owner: Owner, reason: str) -> None:
-        assert self.state is not None
+    def _close(self, area: Area, owner: Owner, reason: str, said: str = "is refused by the kernel") -> None:
         area.refused[owner] = reason
         count = area.retries.get(owner, 0)
         area.refusals += 1
         level = logging.DEBUG if count else logging.ERROR
-        log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
+        log.log(level, "%s %s %s: %s", owner.kind, owner.name, said, reason)
+        try:
+            self._want_closed(area, owner, reason)
+        except Exception as error:  # a second mistake must not end the dataplane: the owner is left out
+            log.error("%s %s has no closed form: %s: %s", owner.kind, owner.name, type(error).__name__, error)
+            area.ledger.want(owner, None)
+        area.retries[owner] = count + 1
+
+    def _want_closed(self, area: Area, owner: Owner, reason: str) -> None:
+        assert self.state is not None
         closed = area.planner.closed(owner, self.state)
         if closed is None:
             area.ledger.hold(owner, reason)
         else:
             area.ledger.want(owner, closed)
-        area.retries[owner] = count + 1
+
+    def _retry_later(self, area: Area, owners: tuple[Owner, ...]) -> None:
+        delay_s = min(RETRY_FIRST_S * 2 ** (area.retries[owners[0]] - 1), RETRY_MOST_S) * random.uniform(0.8, 1.2)
+        self._later(delay_s, partial(self._retry, area, owners))
 
     def _retry(self, area: Area, owners: Sequence[Owner]) -> None:
         """All that was closed with the first of these, and for its sake since then."""

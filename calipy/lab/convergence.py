@@ -7,9 +7,10 @@ from typing import Final
 from calipy.console.failures import Failure
 from calipy.explain.query import Unanswered
 from calipy.explain.report import RouteReport
-from calipy.lab.cluster import Lab, eventually, together
+from calipy.lab.cluster import Lab
 from calipy.lab.reachability import Probe, matrix
 from calipy.lab.topology import Encapsulation
+from calipy.lab.waiting import eventually, together
 from calipy.resources import block_affinities
 
 TIMEOUT_S: Final = 20.0

@@ -11,12 +11,13 @@ from typing import Final, TextIO
 from calipy.console.progress import Steps, duration
 from calipy.console.tables import Column, Part, Table, show_parts
 from calipy.explain.report import RouteReport
-from calipy.lab import cluster, pods, views
-from calipy.lab.cluster import Lab, together
+from calipy.lab import lifecycle, pods, views
+from calipy.lab.cluster import Lab
 from calipy.lab.convergence import carried, reaches
 from calipy.lab.pods import Listen, Wish
 from calipy.lab.reachability import Probe
 from calipy.lab.topology import Plan
+from calipy.lab.waiting import together
 
 _SHOWN: Final = "n1"
 """The node whose routes are shown."""
@@ -27,17 +28,17 @@ async def demonstrate(folder: Path, *, keep: bool, stream: TextIO | None = None)
     removed, unless it is to be kept and nothing failed."""
     out = stream or sys.stdout
     steps, begun_s = Steps(out), time.monotonic()
-    lab = await cluster.up(folder, Plan(), steps)
+    lab = await lifecycle.up(folder, Plan(), steps)
     kept = False
     try:
         good = await _show_all(lab, steps, out)
         kept = keep
     except Exception as failure:
-        raise cluster.explained(lab, failure) from failure
+        raise lifecycle.explained(lab, failure) from failure
     finally:
         if not kept:
             async with steps.step("everything removed again"):
-                await cluster.down(folder)
+                await lifecycle.down(folder)
     verdict = "All is well" if good else "Something is wrong, see above"
     print(f"\n{verdict}, after {duration(time.monotonic() - begun_s)}.", file=out)
     if kept:

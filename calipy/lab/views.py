@@ -8,14 +8,17 @@ from typing import Final
 
 from msgspec import Struct, structs
 
+from calipy.console.progress import duration
 from calipy.console.tables import Column, Mark, Matrix
 from calipy.datastore.stores import Store
 from calipy.explain.query import Unanswered
 from calipy.explain.report import NodeReport, RouteReport, SessionReport
-from calipy.lab.cluster import AGENT, BGP, Lab, together
+from calipy.lab.cluster import AGENT, BGP, Lab
+from calipy.lab.connections import Attempt
 from calipy.lab.machines import Status as ProcessStatus
 from calipy.lab.pods import sandboxes
 from calipy.lab.reachability import Probe
+from calipy.lab.waiting import together
 from calipy.resources import ipam_blocks
 
 _ANSWER_S: Final = 2.0
@@ -196,6 +199,17 @@ ROUTE_COLUMNS: Final[Sequence[Column[RouteReport]]] = (
     Column("ROUTE", lambda row: row.prefix),
     Column("WAY", lambda row: "dropped" if row.kind == "blackhole" else "\n".join(row.ways) or "-"),
     Column("WHY", lambda row: row.word if row.state == "in force" else f"{row.word} ({row.state}: {row.reason})"),
+)
+
+
+ATTEMPT_COLUMNS: Final[Sequence[Column[Attempt]]] = (
+    Column("FROM", lambda row: row.source),
+    Column("TO", lambda row: row.target),
+    Column("PORT", lambda row: f"{row.protocol}/{row.port}"),
+    Column("ADDRESS", lambda row: row.address),
+    Column("VERDICT", lambda row: row.verdict),
+    Column("TIME", lambda row: f"{row.seconds * 1000:.2f} ms" if row.seconds < 0.1 else duration(row.seconds)),
+    Column("ANSWER", lambda row: row.answer or row.reason),
 )
 
 

@@ -104,11 +104,18 @@ def merge(first: Change, then: Change) -> Change:
         members=_merge_members(first, then),
         routes={**first.routes, **then.routes},
         tunnels={**first.tunnels, **then.tunnels},
-        revisions={
-            kind: max(first.revisions.get(kind, 0), then.revisions.get(kind, 0))
-            for kind in {*first.revisions, *then.revisions}
-        },
+        revisions=later(first.revisions, then.revisions),
     )
+
+
+def later(first: Mapping[str, int], then: Mapping[str, int]) -> Mapping[str, int]:
+    """The higher revision of each kind."""
+    return {kind: max(first.get(kind, 0), then.get(kind, 0)) for kind in {**first, **then}}
+
+
+def earlier(first: Mapping[str, int], then: Mapping[str, int]) -> Mapping[str, int]:
+    """The lower revision of each kind that both have."""
+    return {kind: min(revision, then[kind]) for kind, revision in first.items() if kind in then}
 
 
 def difference(old: NodeState, new: NodeState) -> Change:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations, product
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calipy.felix.calc.change import Change, NodeState, apply, merge
@@ -39,6 +39,7 @@ from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import Key, ObjectMeta, Resource
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod, PodSpec
+from tests.effort import examples
 
 ME, OTHERS = "n1", ("n2", "n3")
 BLOCKS = ("10.244.0.0/26", "10.244.0.64/26", "10.244.1.0/26", "fd00:10::/122")
@@ -197,7 +198,7 @@ def told(batches: Iterable[Sequence[Event]]) -> tuple[Graph, NodeState, Change]:
     return graph, state, merged
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(stories)
 def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -> None:
     graph, state, merged = told(story)
@@ -207,7 +208,7 @@ def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -
     assert apply(NodeState(settings=FelixSettings()), merged) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> None:
     flat = [event for batch in story for event in batch]
@@ -216,7 +217,7 @@ def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> Non
     assert one_by_one == at_once
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_saying_it_twice_changes_nothing(story: list[list[Event]]) -> None:
     graph, state, _ = told(story)
@@ -228,7 +229,7 @@ def test_saying_it_twice_changes_nothing(story: list[list[Event]]) -> None:
     assert graph.state() == state
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories, st.randoms(use_true_random=False))
 def test_the_order_of_news_does_not_matter(story: list[list[Event]], random: Random) -> None:
     """What is true in the end, told in any order, leads to the same as the story did."""
