@@ -139,10 +139,10 @@ class FelixNode:
         self.pods[name] = pod
         return pod
 
-    def plug(self, endpoint: WorkloadEndpoint) -> Pod:
-        """CNI's part alone: the pod's namespace and link."""
+    def plug(self, endpoint: WorkloadEndpoint, namespace: Any = None) -> Pod:
+        """CNI's part alone: the pod's namespace, if it is not there, and link."""
         name, addresses = endpoint.pod, endpoint.addresses
-        pod = Pod(self._make(name), endpoint, 0)
+        pod = Pod(namespace or self._make(name), endpoint, 0)
         plan = Wiring(
             interface=endpoint.interface, pod_interface="eth0", container_id=endpoint.container_id, mtu=1400,
             addresses=addresses,

@@ -153,20 +153,21 @@ class Post:
         found: set[bytes] = set()
         until = time.monotonic() + seconds
         while time.monotonic() < until and not wanted <= found:
-            found |= self._marks(ear, wanted | unwanted)
+            found |= marks(ear, wanted | unwanted)
         time.sleep(0.02)
-        return found | self._marks(ear, wanted | unwanted)
+        return found | marks(ear, wanted | unwanted)
 
-    @staticmethod
-    def _marks(ear: socket.socket, marks: set[bytes]) -> set[bytes]:
-        found = set()
-        while True:
-            try:
-                data = ear.recv(2048)
-            except BlockingIOError:
-                return found
-            at = data.find(b"\xca\x11")
-            while at >= 0:
-                if data[at : at + 8] in marks:
-                    found.add(data[at : at + 8])
-                at = data.find(b"\xca\x11", at + 1)
+
+def marks(ear: socket.socket, wanted: set[bytes]) -> set[bytes]:
+    """Which of these have come to an ear since it was asked last."""
+    found = set()
+    while True:
+        try:
+            data = ear.recv(2048)
+        except BlockingIOError:
+            return found
+        at = data.find(b"\xca\x11")
+        while at >= 0:
+            if data[at : at + 8] in wanted:
+                found.add(data[at : at + 8])
+            at = data.find(b"\xca\x11", at + 1)
