@@ -263,7 +263,7 @@ class Agent:
         )
 
     def _site(self, store: Store) -> Site:
-        kernel = Wires(self.settings.sysctl_folder, self.thread)
+        kernel = Wires(self.settings.sysctl_folder)
         self.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
