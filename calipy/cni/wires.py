@@ -174,7 +174,7 @@ def _link(socket: NetlinkSocket, name: str) -> Link | None:
 
 def _write(root: Path, settings: Iterable[Sysctl]) -> None:
     for setting in settings:
-        path = root / setting.path
+        path = f"{root}/{setting.path}"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
