@@ -22,7 +22,7 @@ from calipy.netlink import rtnetlink as rt
 from calipy.netlink.messages import Overrun
 from calipy.netlink.socket import ROUTE, NetlinkSocket
 
-AT_ONCE = 4
+AT_ONCE = 8
 """So many deletions may be under way: each waits in a thread, and hardly computes."""
 DOOMED_GROUP = 0x63616C69
 """The link group (IFLA_GROUP) of those that the first socket deletes together; the others' follow."""
