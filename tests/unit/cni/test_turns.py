@@ -52,15 +52,14 @@ async def test_two_keys_are_held_together_and_let_go_together():
         async with turns.of(*keys):
             order.append(name)
 
-    async with asyncio.TaskGroup() as group:
-        async with turns.of("a"):
-            group.create_task(work("b and a", "b", "a"))
+    async with asyncio.TaskGroup() as group, turns.of("a"):
+        group.create_task(work("b and a", "b", "a"))
+        await asyncio.sleep(0)
+        group.create_task(work("b", "b"))
+        group.create_task(work("c twice", "c", "c"))
+        for _ in range(3):
             await asyncio.sleep(0)
-            group.create_task(work("b", "b"))
-            group.create_task(work("c twice", "c", "c"))
-            for _ in range(3):
-                await asyncio.sleep(0)
-            assert order == ["c twice"]
+        assert order == ["c twice"]
     assert order == ["c twice", "b and a", "b"]
     assert len(turns) == 0
 
