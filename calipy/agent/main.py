@@ -388,7 +388,9 @@ class Agent:
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
         felix = self.live.current
-        host = mtu.host_mtu(self.monitor.links.values(), felix.mtu_interface_pattern)
+        workloads = self.monitor.workload_links
+        links = [link for index, link in self.monitor.links.items() if index not in workloads]
+        host = mtu.host_mtu(links, felix.mtu_interface_pattern)
         return mtu.pod_mtu(host, self.feed.pools_in_force(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _database(self) -> Path:
