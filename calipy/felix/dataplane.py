@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, merge
+from calipy.felix.calc.change import Change, NodeState, merge, take
 from calipy.felix.ledger import Ledger
 from calipy.felix.objects import Driver, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
@@ -200,7 +200,7 @@ class Dataplane:
             if change.settings is None:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
-        self.state = apply(self.state, change)
+        self.state = take(self.state, change)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
