@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations, product
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calipy.felix.calc import tunnels
 from calipy.felix.calc.change import Change, NodeState, apply, merge
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.settings import FelixSettings
@@ -296,3 +298,44 @@ def test_the_nodes_address_on_a_link_with_a_workloads_name_is_a_tunnels_parent_w
     graph, state, _ = told(story)
     assert state == graph.state() == compute(advance(World(node=ME), [event for batch in story for event in batch]))
     assert state.tunnels["vxlan.calico"].parent == "calip"
+
+
+@pytest.mark.parametrize("order", [(2, 5), (5, 2)])
+def test_of_two_links_with_the_nodes_address_the_first_is_the_tunnels_parent(order: tuple[int, int]) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    story: list[Event] = [
+        put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+        put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+    ]
+    for number in order:
+        story += [LinkSeen(Link(index=number, name=f"eth{number}")), AddressSeen(LinkAddress(number, "10.9.1.3", 24))]
+    _, state, _ = told([story])
+    assert state == compute(advance(World(node=ME), story))
+    assert state.tunnels["vxlan.calico"].parent == "eth2"
+
+
+def test_a_pods_link_and_its_addresses_are_no_reason_to_look_at_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    graph, state, _ = told(
+        [
+            [
+                put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+                put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+                LinkSeen(Link(index=2, name="eth0", up=True, mtu=1500)),
+                AddressSeen(LinkAddress(2, "10.9.1.3", 24)),
+            ]
+        ]
+    )
+    assert state.tunnels["vxlan.calico"].parent == "eth0"
+    monkeypatch.setattr(tunnels, "tunnel", forbidden)
+    graph.update([LinkSeen(Link(index=3, name="cali1")), AddressSeen(LinkAddress(3, "fe80::ecee:eeff:feee:eeee", 128))])
+    graph.update([LinkSeen(Link(index=3, name="cali1", up=True)), AddressGone(LinkAddress(3, "10.244.0.9", 32))])
+    graph.update([LinkGone(3)])
+    assert not flush(graph)
+    graph.update([AddressGone(LinkAddress(2, "10.9.1.3", 24))])
+    with pytest.raises(AssertionError, match="looked at"):
+        flush(graph)
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("looked at")
