@@ -83,7 +83,7 @@ def explain(
 
     async def work() -> tuple[dict[Key, Resource], dict[str, str]]:
         async with opened(location(datastore, os.environ)) as store:
-            return await _read(store)
+            return await read(store)
 
     objects, refused = run(work())
     ends = Ends(objects)
@@ -117,7 +117,7 @@ def _show(found: Explanation, output: Literal["table", "wide", "json", "yaml"]) 
         click.echo(click.style(f"\n{DIFFER}", fg="red", bold=True), err=True)
 
 
-async def _read(store: Store) -> tuple[dict[Key, Resource], dict[str, str]]:
+async def read(store: Store) -> tuple[dict[Key, Resource], dict[str, str]]:
     """The objects that bear on policy, as nodes accept them, and those that they refuse, with the reason."""
     objects: dict[Key, Resource] = {}
     refused: dict[str, str] = {}
