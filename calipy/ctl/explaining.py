@@ -17,8 +17,8 @@ from calipy.ctl.explanations import DIFFER, parts
 from calipy.ctl.stores import location, opened
 from calipy.datastore.stores import Store
 from calipy.explain.answers import Answer, answers
+from calipy.explain.inhabitants import World
 from calipy.explain.questions import SOURCE_PORT, Ends, Question, Transport, families, question
-from calipy.explain.reference import World
 from calipy.felix.calc import world
 from calipy.resources import ip_pools, kinds, services
 from calipy.resources.ip_pools import IPPool

@@ -11,8 +11,10 @@ from functools import cache
 
 from msgspec import Struct
 
+from calipy.explain.inhabitants import World
 from calipy.explain.questions import Ends, Question
-from calipy.explain.reference import Action, Decision, Direction, Packet, Step, Verdict, World, evaluate
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Action, Decision, Direction, Packet, Step, Verdict
 from calipy.explain.views import View, view, walked
 from calipy.explain.ways import Way, way
 from calipy.felix.rules.origins import policy_id
@@ -38,7 +40,7 @@ _TUNNELS = {4: nodes.VXLAN_ADDRESS, 6: nodes.VXLAN_V6_ADDRESS}
 
 
 class Said(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """What was decided for one direction, and by what (`reference.Decision`)."""
+    """What was decided for one direction, and by what (`verdicts.Decision`)."""
 
     allowed: bool
     tier: str = ""
@@ -74,7 +76,7 @@ class Near(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Looked(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """A rule that was looked at, or the end of a tier (`reference.Step`)."""
+    """A rule that was looked at, or the end of a tier (`verdicts.Step`)."""
 
     direction: Direction
     action: Action

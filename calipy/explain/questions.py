@@ -14,7 +14,7 @@ from msgspec import Struct
 from calipy.conversion.nodes import node_address
 from calipy.conversion.pods import pod_addresses
 from calipy.conversion.workloads import named_ports
-from calipy.explain.reference import World
+from calipy.explain.inhabitants import World
 from calipy.resources import nodes
 from calipy.resources.metadata import Key, Resource
 from calipy.resources.nodes import Node

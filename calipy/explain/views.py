@@ -11,8 +11,9 @@ from typing import TypeVar
 from msgspec import Struct, structs
 
 from calipy.conversion.pods import pod_addresses
+from calipy.explain.inhabitants import World
 from calipy.explain.questions import own_addresses
-from calipy.explain.reference import Decision, Packet, Verdict, World
+from calipy.explain.verdicts import Decision, Packet, Verdict
 from calipy.explain.walk import Broken, Ruleset, Walk, crossing, decisions
 from calipy.felix.calc import configuration, whole, world
 from calipy.felix.calc.change import NodeState, everything

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from calipy.explain.reference import World
+from calipy.explain.inhabitants import World
 from calipy.explain.views import View
 from calipy.model.routes import Route
 from calipy.resources.block_affinities import BlockAffinity

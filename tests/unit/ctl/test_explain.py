@@ -13,7 +13,9 @@ from msgspec import structs
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain import answers
-from calipy.explain.reference import Packet, Verdict, World, evaluate
+from calipy.explain.inhabitants import World
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Packet, Verdict
 from calipy.resources import network_policies, nodes, pods
 from calipy.resources.metadata import ObjectMeta, no_problems
 from calipy.resources.network_policies import NetworkPolicy

@@ -11,8 +11,10 @@ from msgspec import structs
 
 from calipy.explain import answers as module
 from calipy.explain.answers import Answer, answers
+from calipy.explain.inhabitants import World
 from calipy.explain.questions import Ends, Transport, Unaskable, families, question
-from calipy.explain.reference import Packet, Verdict, World, evaluate
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Packet, Verdict
 from calipy.felix.calc.change import NodeState
 from calipy.felix.objects import Objects
 from calipy.felix.rules import policies
