@@ -1,6 +1,6 @@
 """What a node says of itself: the answers, and the socket on which they are asked for.
 
 Here: the shapes of answers, the words that people read, the agent's query socket and its client; what becomes of a
-packet, by the specifications (`reference`) and by the rules (`walk`).
+packet (`verdicts`), by the specifications (`reference`) and by the rules (`walk`).
 Not here: where the answers come from (the agent joins them), tables and output formats (`console`).
 """

@@ -12,15 +12,26 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
-from typing import Literal, TypeVar
 
-from msgspec import Struct
-
-from calipy.resources import nodes, pods, tiers
+from calipy.explain.inhabitants import (
+    SERVICE_ACCOUNT,
+    Address,
+    Inhabitants,
+    Thing,
+    World,
+    canonical,
+    contains,
+    named_ports,
+    network_of,
+    profiles,
+    rewritten,
+    selects,
+)
+from calipy.explain.verdicts import Action, Decision, Direction, Packet, Step, Verdict
+from calipy.resources import tiers
 from calipy.resources.endpoint_slices import EndpointSlice
 from calipy.resources.felix_configurations import FelixConfiguration, Value, values
 from calipy.resources.global_network_policies import GlobalNetworkPolicy
-from calipy.resources.global_network_sets import GlobalNetworkSet
 from calipy.resources.kubernetes_network_policies import (
     KubernetesNetworkPolicy,
     NetworkPolicyEgressRule,
@@ -28,11 +39,8 @@ from calipy.resources.kubernetes_network_policies import (
     NetworkPolicyPeer,
     NetworkPolicyPort,
 )
-from calipy.resources.label_selectors import LabelSelector
-from calipy.resources.metadata import Key, Resource
-from calipy.resources.namespaces import Namespace
+from calipy.resources.metadata import Key
 from calipy.resources.network_policies import NetworkPolicy
-from calipy.resources.network_sets import NetworkSet
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod
 from calipy.resources.policy_rules import (
@@ -48,17 +56,8 @@ from calipy.resources.policy_rules import (
 )
 from calipy.resources.profiles import Profile
 from calipy.resources.selectors import parse
-from calipy.resources.service_accounts import ServiceAccount
 from calipy.resources.tiers import Tier, TierSpec
 
-World = Mapping[Key, Resource]
-"""All objects of the cluster, as they are accepted."""
-Direction = Literal["egress", "ingress"]
-Action = Literal["allow", "deny", "pass", "log"]
-R = TypeVar("R", bound=Resource)
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Policy = NetworkPolicy | GlobalNetworkPolicy | KubernetesNetworkPolicy
 _Condition = tuple[str, bool]
 """A field of a rule, and whether what it asks for holds."""
@@ -68,83 +67,6 @@ _IPIP, _UDP = 4, 17
 _ICMP = {4: 1, 6: 58}
 _DISCOVERY = (*range(130, 134), 135, 136)
 """ICMPv6: multicast listeners, router solicitation, neighbour solicitation and advertisement (calico.md 3.6)."""
-_NAMESPACE = "projectcalico.org/namespace"
-_SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
-_NAME = "projectcalico.org/name"
-_LONGEST_ACCOUNT = 62
-"""A longer name of a service account can't be a label's value."""
-
-
-class Packet(Struct, frozen=True, gc=False, kw_only=True):
-    """The first packet of a connection. Ports and ICMP fields are 0 where the protocol has none."""
-
-    source: str
-    destination: str
-    protocol: int
-    source_port: int = 0
-    destination_port: int = 0
-    icmp_type: int = 0
-    icmp_code: int = 0
-
-    @property
-    def family(self) -> int:
-        """4 or 6."""
-        return 6 if ":" in self.destination else 4
-
-
-class Step(Struct, frozen=True, gc=False, kw_only=True):
-    """A rule that was looked at, or the end of a tier."""
-
-    direction: Direction
-    tier: str = ""
-    policy: str = ""
-    """By Calico's short words for kinds, `np/shop/web`; empty at the end of a tier."""
-    profile: str = ""
-    """Instead of a tier and its policy."""
-    rule: int | None = None
-    """Its place in the list of the policy or profile, from 0."""
-    action: Action
-    """What it does with packets that it matches."""
-    unmet: tuple[str, ...] = ()
-    """The fields whose conditions don't hold for the packet; none: it matches."""
-
-
-class Decision(Struct, frozen=True, gc=False, kw_only=True):
-    """What was decided for one direction, and by what: a rule of a policy, the end of a tier, or what `reason` says."""
-
-    direction: Direction
-    allowed: bool
-    tier: str = ""
-    policy: str = ""
-    rule: int | None = None
-    """Of a policy, or a profile."""
-    reason: str = ""
-    """`not governed`, `own node`, `profile kns.shop`, `no profile`, `defaultEndpointToHostAction`, ..."""
-
-    def __str__(self) -> str:
-        where = f"{self.tier}/{self.policy or 'end'}" if self.tier else self.reason
-        return f"{self.direction} {where}{f'#{self.rule}' if self.rule is not None else ''}"
-
-
-class Verdict(Struct, frozen=True, gc=False, kw_only=True):
-    """A packet's fate."""
-
-    egress: Decision
-    """Where it leaves."""
-    ingress: Decision | None = None
-    """Where it arrives; None: it never does."""
-    steps: tuple[Step, ...] = ()
-    """All that was looked at, in order."""
-
-    @property
-    def allowed(self) -> bool:
-        """True if it arrives."""
-        return self.ingress is not None and self.ingress.allowed
-
-    @property
-    def deciding(self) -> Decision:
-        """The last word."""
-        return self.ingress or self.egress
 
 
 def evaluate(world: World, packet: Packet, process: Mapping[str, Value] | None = None) -> Verdict:
@@ -153,36 +75,16 @@ def evaluate(world: World, packet: Packet, process: Mapping[str, Value] | None =
     return _Evaluation(world, packet, process or {}).verdict()
 
 
-class _Place(Struct, frozen=True, gc=False):
-    """Who an address belongs to: a pod, or the host of `node`; neither is somebody outside."""
-
-    pod: Pod | None = None
-    node: str = ""
-
-
-class _Thing(Struct, frozen=True, gc=False):
-    """What selectors of Calico's policies select among."""
-
-    labels: Mapping[str, str]
-    """Its own."""
-    nets: tuple[_Network, ...]
-    namespace: str = ""
-    account: str = ""
-    pod: Pod | None = None
-
-
 class _Evaluation:
     """One packet in one world."""
 
     def __init__(self, world: World, packet: Packet, process: Mapping[str, Value]) -> None:
-        self._objects = [world[key] for key in sorted(world)]
-        self._named = world
+        self._who = Inhabitants(world)
         self._packet = packet
         self._process = process
         self._source = ipaddress.ip_address(packet.source)
         self._destination = ipaddress.ip_address(packet.destination)
-        self._sender, self._receiver = self._place(self._source), self._place(self._destination)
-        self._things = tuple(self._all_things())
+        self._sender, self._receiver = self._who.place(self._source), self._who.place(self._destination)
         self._steps: list[Step] = []
 
     def verdict(self) -> Verdict:
@@ -263,9 +165,9 @@ class _Evaluation:
     def _by_profile(self, pod: Pod, direction: Direction) -> Decision:
         """Those of its namespace and its service account, in this order: where they have no object of their own, the
         first allows all, the second has no rules (calico.md 1.5)."""
-        for name in _profiles(self._pod_thing(pod)):
-            found = self._named.get(Key("Profile", name))
-            if isinstance(found, Profile):
+        for name in profiles(self._who.pod_thing(pod)):
+            found = self._who.get(Profile, Key("Profile", name))
+            if found is not None:
                 rules = found.spec.ingress if direction == "ingress" else found.spec.egress
             else:
                 rules = (Rule(action="Allow"),) if name.startswith("kns.") else ()
@@ -280,7 +182,7 @@ class _Evaluation:
     def _tiers(self) -> list[tuple[str, TierSpec]]:
         """By order, then by name. The built-in ones are there without objects, and always the same; one that policies
         name and that isn't there comes last, and denies (Felix, PolicySorter)."""
-        found = {tier.metadata.name: tier.spec for tier in self._all(Tier)}
+        found = {tier.metadata.name: tier.spec for tier in self._who.all(Tier)}
         found.update((name, tier.spec) for name, tier in tiers.BUILT_IN.items())
         missing = {_tier(policy) for policy in self._all_policies()} - found.keys()
         known = sorted(found.items(), key=lambda item: (_order(item[1].order), item[0]))
@@ -291,24 +193,28 @@ class _Evaluation:
         return sorted((policy for policy in self._all_policies() if _tier(policy) == tier), key=_sequence)
 
     def _all_policies(self) -> Iterator[_Policy]:
-        yield from self._all(NetworkPolicy)
-        yield from self._all(GlobalNetworkPolicy)
-        yield from self._all(KubernetesNetworkPolicy)
+        yield from self._who.all(NetworkPolicy)
+        yield from self._who.all(GlobalNetworkPolicy)
+        yield from self._who.all(KubernetesNetworkPolicy)
 
     def _governs(self, policy: _Policy, pod: Pod, direction: Direction) -> bool:
         if direction not in _directions(policy):
             return False
         if not isinstance(policy, GlobalNetworkPolicy) and policy.metadata.namespace != pod.metadata.namespace:
             return False
+        thing = self._who.pod_thing(pod)
         if isinstance(policy, KubernetesNetworkPolicy):
-            return _selects(policy.spec.pod_selector, pod.metadata.labels)
-        thing, spec = self._pod_thing(pod), policy.spec
-        accounts = spec.service_account_selector
+            return selects(policy.spec.pod_selector, self._who.labels(thing))
+        selector, accounts = policy.spec.selector, policy.spec.service_account_selector
         if isinstance(policy, GlobalNetworkPolicy):
-            if not self._in_namespaces(policy.spec.namespace_selector, thing):
+            if not self._who.in_namespaces(policy.spec.namespace_selector, thing):
                 return False
-            accounts = _rewritten(accounts, {"all()": f"has({_SERVICE_ACCOUNT})"})
-        return self._matches(spec.selector, thing) and self._of_accounts(accounts, thing)
+            # Beside a serviceAccountSelector, all() means all that have an account; in the selector, too.
+            having = {"all()": f"has({SERVICE_ACCOUNT})"}
+            accounts = rewritten(accounts, having)
+            if accounts and not policy.spec.namespace_selector:
+                selector = rewritten(selector, having)
+        return self._who.matches(selector, thing) and self._who.of_accounts(accounts, thing)
 
     def _rules(self, policy: _Policy, direction: Direction) -> Iterator[tuple[Action, list[_Condition]]]:
         if isinstance(policy, KubernetesNetworkPolicy):
@@ -331,18 +237,19 @@ class _Evaluation:
             yield "to", not rule.to or any(self._is_peer(peer, self._destination, namespace) for peer in rule.to)
         yield "ports", not rule.ports or any(map(self._is_port, rule.ports))
 
-    def _is_peer(self, peer: NetworkPolicyPeer, address: _Address, namespace: str) -> bool:
+    def _is_peer(self, peer: NetworkPolicyPeer, address: Address, namespace: str) -> bool:
         if peer.ip_block is not None:
-            excepted = any(_contains(net, address) for net in peer.ip_block.except_)
-            return _contains(peer.ip_block.cidr, address) and not excepted
+            excepted = any(contains(net, address) for net in peer.ip_block.except_)
+            return contains(peer.ip_block.cidr, address) and not excepted
         pod = (self._sender if address is self._source else self._receiver).pod
         if pod is None:
             return False
         if peer.namespace_selector is None:
             there = pod.metadata.namespace == namespace
         else:
-            there = _selects(peer.namespace_selector, self._namespace_labels(pod.metadata.namespace))
-        return there and (peer.pod_selector is None or _selects(peer.pod_selector, pod.metadata.labels))
+            there = selects(peer.namespace_selector, self._who.namespace_labels(pod.metadata.namespace))
+        labels = self._who.labels(self._who.pod_thing(pod))
+        return there and (peer.pod_selector is None or selects(peer.pod_selector, labels))
 
     def _is_port(self, port: NetworkPolicyPort) -> bool:
         """A named port is whatever the pod that the packet goes to calls so."""
@@ -351,7 +258,7 @@ class _Evaluation:
             return False
         if isinstance(port.port, str):
             pod = self._receiver.pod
-            return pod is not None and (port.protocol, number) in _named_ports(pod, port.port)
+            return pod is not None and (port.protocol, number) in named_ports(pod, port.port)
         return port.port is None or port.port <= number <= (port.end_port or port.port)
 
     # --- rules of Calico ---
@@ -366,8 +273,9 @@ class _Evaluation:
             yield "notProtocol", packet.protocol != protocol_number(rule.not_protocol)
         if rule.icmp is not None:
             yield "icmp", self._is_icmp(rule.icmp)
-        if rule.not_icmp is not None:
-            yield "notICMP", not self._is_icmp(rule.not_icmp)
+        if rule.not_icmp is not None and rule.not_icmp.type is not None:
+            # It speaks of ICMP, also where no protocol is named (Felix's nftables mode: `icmp type != 8`).
+            yield "notICMP", self._is_icmp(ICMPFields()) and not self._is_icmp(rule.not_icmp)
         for where, entity, address, port in (
             ("source", rule.source, self._source, packet.source_port),
             ("destination", rule.destination, self._destination, packet.destination_port),
@@ -386,41 +294,41 @@ class _Evaluation:
         )
 
     def _entity_conditions(
-        self, entity: EntityRule, rule: Rule, namespace: str, address: _Address, port: int
+        self, entity: EntityRule, rule: Rule, namespace: str, address: Address, port: int
     ) -> Iterator[_Condition]:
         if entity.nets:
-            yield "nets", any(_contains(net, address) for net in entity.nets)
+            yield "nets", any(contains(net, address) for net in entity.nets)
         if entity.not_nets:
             # A rule that names networks is one of their family (Felix, FilterRuleToIPVersion).
-            family = any(ipaddress.ip_network(net).version == address.version for net in entity.not_nets)
-            yield "notNets", family and not any(_contains(net, address) for net in entity.not_nets)
-        here = [thing for thing in self._things if any(address in net for net in thing.nets)]
+            family = any(network_of(net).version == address.version for net in entity.not_nets)
+            yield "notNets", family and not any(contains(net, address) for net in entity.not_nets)
+        here = [thing for thing in self._who.things if any(address in net for net in thing.nets)]
         chosen = here
         if _chooses(entity, namespace):
             chosen = [thing for thing in here if self._is_chosen(entity, namespace, thing)]
             yield "selector", bool(chosen)
         elif entity.not_selector:
-            yield "notSelector", not any(self._matches(entity.not_selector, thing) for thing in here)
+            yield "notSelector", not any(self._who.matches(entity.not_selector, thing) for thing in here)
         if entity.ports:
             yield "ports", any(self._at_port(wanted, rule, port, chosen) for wanted in entity.ports)
         if entity.not_ports:
             yield "notPorts", not any(self._at_port(unwanted, rule, port, chosen) for unwanted in entity.not_ports)
 
-    def _is_chosen(self, entity: EntityRule, namespace: str, thing: _Thing) -> bool:
+    def _is_chosen(self, entity: EntityRule, namespace: str, thing: Thing) -> bool:
         """One and the same thing is in the namespaces, has the labels, and doesn't have those of notSelector. Without a
         namespaceSelector the namespace is the policy's own, if it lives in one."""
         if entity.namespace_selector:
-            there = self._in_namespaces(entity.namespace_selector, thing)
+            there = self._who.in_namespaces(entity.namespace_selector, thing)
         else:
             there = not namespace or thing.namespace == namespace
-        excluded = bool(entity.not_selector) and self._matches(entity.not_selector, thing)
+        excluded = bool(entity.not_selector) and self._who.matches(entity.not_selector, thing)
         accounts = entity.service_accounts or ServiceAccountMatch()
-        if accounts.names and self._labels(thing).get(_SERVICE_ACCOUNT) not in accounts.names:
+        if accounts.names and self._who.labels(thing).get(SERVICE_ACCOUNT) not in accounts.names:
             return False
-        chosen = self._matches(entity.selector, thing) and self._of_accounts(accounts.selector, thing)
+        chosen = self._who.matches(entity.selector, thing) and self._who.of_accounts(accounts.selector, thing)
         return there and chosen and not excluded
 
-    def _at_port(self, wanted: Port, rule: Rule, port: int, chosen: list[_Thing]) -> bool:
+    def _at_port(self, wanted: Port, rule: Rule, port: int, chosen: list[Thing]) -> bool:
         """A number, or what one of the pods chosen calls so: a port of the rule's protocol, which is TCP where it names
         none (Felix, RuleScanner)."""
         numbers = port_range(wanted)
@@ -430,119 +338,37 @@ class _Evaluation:
         protocol = next((name for name in ("UDP", "SCTP") if PROTOCOL_NUMBERS[name] == number), "TCP")
         if self._packet.protocol != PROTOCOL_NUMBERS[protocol]:
             return False
-        return any(thing.pod and (protocol, port) in _named_ports(thing.pod, str(wanted)) for thing in chosen)
+        return any(thing.pod and (protocol, port) in named_ports(thing.pod, str(wanted)) for thing in chosen)
 
-    def _in_service(self, wanted: ServiceMatch, namespace: str, address: _Address, with_port: bool) -> bool:
+    def _in_service(self, wanted: ServiceMatch, namespace: str, address: Address, with_port: bool) -> bool:
         """One of a Service's endpoints, ready or not; as a destination at one of its ports (Felix, ServiceIndex)."""
-        for slice_ in self._all(EndpointSlice):
+        for slice_ in self._who.all(EndpointSlice):
             if (slice_.metadata.namespace, slice_.service) != (wanted.namespace or namespace, wanted.name):
                 continue
             ports = [(PROTOCOL_NUMBERS[port.protocol], port.port) for port in slice_.ports or ()]
             if with_port and (self._packet.protocol, self._packet.destination_port) not in ports:
                 continue
-            if any(str(address) in map(_canonical, endpoint.addresses) for endpoint in slice_.endpoints or ()):
+            if any(str(address) in map(canonical, endpoint.addresses) for endpoint in slice_.endpoints or ()):
                 return True
         return False
 
-    # --- who is who ---
-
-    def _place(self, address: _Address) -> _Place:
-        for pod in self._all(Pod):
-            if address in _addresses(pod):
-                return _Place(pod, pod.spec.node_name)
-        for node in self._all(Node):
-            if address in _node_addresses(node):
-                return _Place(None, node.metadata.name)
-        return _Place()
-
-    def _all_things(self) -> Iterator[_Thing]:
-        yield from map(self._pod_thing, self._all(Pod))
-        for local in self._all(NetworkSet):
-            nets = tuple(ipaddress.ip_network(net, strict=False) for net in local.spec.nets)
-            yield _Thing(local.metadata.labels, nets, local.metadata.namespace)
-        for global_ in self._all(GlobalNetworkSet):
-            nets = tuple(ipaddress.ip_network(net, strict=False) for net in global_.spec.nets)
-            yield _Thing(global_.metadata.labels, nets)
-
-    def _pod_thing(self, pod: Pod) -> _Thing:
-        nets = tuple(ipaddress.ip_network(address) for address in _addresses(pod))
-        return _Thing(pod.metadata.labels, nets, pod.metadata.namespace, pod.spec.service_account_name, pod)
-
-    def _labels(self, thing: _Thing) -> Mapping[str, str]:
-        """All that a selector sees: what is inherited gives way to its own, its own to Calico's (calico.md 1.5)."""
-        labels: dict[str, str] = {}
-        for name in reversed(_profiles(thing)):
-            profile = self._named.get(Key("Profile", name))
-            labels |= profile.spec.labels_to_apply if isinstance(profile, Profile) else {}
-        if thing.account:
-            labels |= {f"pcsa.{k}": v for k, v in self._account_labels(thing).items()}
-        if thing.namespace:
-            labels |= {f"pcns.{k}": v for k, v in self._namespace_labels(thing.namespace, named=True).items()}
-        labels |= thing.labels
-        if thing.namespace:
-            labels[_NAMESPACE] = thing.namespace
-        if thing.pod is not None:
-            labels["projectcalico.org/orchestrator"] = "k8s"
-        if 0 < len(thing.account) <= _LONGEST_ACCOUNT:
-            labels[_SERVICE_ACCOUNT] = thing.account
-        return labels
-
-    def _matches(self, selector: str, thing: _Thing) -> bool:
-        return parse(selector).matches(self._labels(thing))
-
-    def _in_namespaces(self, selector: str, thing: _Thing) -> bool:
-        """By the labels of its namespace. `all()` is every namespace, `global()` none; what lies in no namespace has no
-        such labels, and none that differs from what is asked for."""
-        if not selector:
-            return True
-        labels = {**self._namespace_labels(thing.namespace, named=True), _NAMESPACE: thing.namespace}
-        text = _rewritten(selector, {"all()": f"has({_NAMESPACE})", "global()": f"!has({_NAMESPACE})"})
-        return parse(text).matches(labels if thing.namespace else {})
-
-    def _of_accounts(self, selector: str, thing: _Thing) -> bool:
-        """By the labels of its service account."""
-        labels = self._account_labels(thing) if thing.account else {}
-        if 0 < len(thing.account) <= _LONGEST_ACCOUNT:
-            labels = {**labels, _SERVICE_ACCOUNT: thing.account}
-        return parse(selector).matches(labels)
-
-    def _namespace_labels(self, name: str, *, named: bool = False) -> dict[str, str]:
-        found = self._named.get(Key("Namespace", name))
-        labels = found.metadata.labels if isinstance(found, Namespace) else {}
-        return {**labels, **({_NAME: name} if named else {})}
-
-    def _account_labels(self, thing: _Thing) -> dict[str, str]:
-        found = self._named.get(Key("ServiceAccount", thing.account, thing.namespace))
-        labels = found.metadata.labels if isinstance(found, ServiceAccount) else {}
-        return {**labels, _NAME: thing.account}
-
     def _setting(self, node: str, name: str, default: Value) -> Value:
         """A parameter as it is in force on a node."""
-        found = self._named.get(Key("Node", node))
-        labels = found.metadata.labels if isinstance(found, Node) else {}
-        chosen: list[FelixConfiguration] = []
-        for configuration in sorted(self._all(FelixConfiguration), key=lambda each: each.metadata.name):
-            selector = configuration.node_selector
-            if selector and parse(selector).matches(labels):
-                chosen.append(configuration)
-        objects = {each.metadata.name: each for each in self._all(FelixConfiguration)}
-        first, last = objects.get("default"), objects.get(f"node.{node}")
+        found = self._who.get(Node, Key("Node", node))
+        labels = found.metadata.labels if found is not None else {}
+        objects = {each.metadata.name: each for each in self._who.all(FelixConfiguration)}
+        chosen = [
+            name_ for name_, each in objects.items() if each.node_selector and parse(each.node_selector).matches(labels)
+        ]
         value = default
-        for each in (first, *chosen, last):
-            value = values(each).get(name, value) if each is not None else value
+        for name_ in ("default", *chosen, f"node.{node}"):
+            if name_ in objects:
+                value = values(objects[name_]).get(name, value)
         return self._process.get(name, value)
-
-    def _all(self, kind: type[R]) -> Iterator[R]:
-        return (value for value in self._objects if isinstance(value, kind))
 
 
 def _unmet(conditions: Iterable[_Condition]) -> tuple[str, ...]:
     return tuple(field for field, holds in conditions if not holds)
-
-
-def _profiles(thing: _Thing) -> list[str]:
-    names = [f"kns.{thing.namespace}"] if thing.namespace else []
-    return [*names, f"ksa.{thing.namespace}.{thing.account}"] if thing.account else names
 
 
 def _name(policy: _Policy) -> str:
@@ -581,76 +407,9 @@ def _directions(policy: _Policy) -> set[str]:
     return said or ruled or {"ingress"}
 
 
-def _selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """metav1.LabelSelector: NotIn holds where the label is absent, too."""
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    for wanted in selector.match_expressions:
-        found = labels.get(wanted.key)
-        holds = {
-            "In": found in wanted.values,
-            "NotIn": found not in wanted.values,
-            "Exists": found is not None,
-            "DoesNotExist": found is None,
-        }[wanted.operator]
-        if not holds:
-            return False
-    return True
-
-
 def _chooses(entity: EntityRule, namespace: str) -> bool:
     """True if the address has to be something's that has labels: also, in a policy of a namespace, where only
     notSelector is given (Calico's GetEntityRuleSelector)."""
     accounts = entity.service_accounts or ServiceAccountMatch()
     asked = entity.selector or entity.namespace_selector or accounts.names or accounts.selector
     return bool(asked or (namespace and entity.not_selector))
-
-
-def _rewritten(selector: str, words: Mapping[str, str]) -> str:
-    text = parse(selector).canonical if selector else ""
-    for word, meaning in words.items():
-        text = text.replace(word, meaning)
-    return text
-
-
-def _named_ports(pod: Pod, name: str) -> set[tuple[str, int]]:
-    containers = (*pod.spec.containers, *pod.spec.init_containers)
-    return {
-        (port.protocol, port.container_port) for each in containers for port in each.ports if port.name == name
-    }  # fmt: skip
-
-
-def _addresses(pod: Pod) -> list[_Address]:
-    """A pod's own: one on its host's network has none, nor has one that has finished (calico.md 1.5)."""
-    if pod.spec.host_network or pod.finished:
-        return []
-    notes = pod.metadata.annotations
-    for texts in (
-        [entry.ip for entry in pod.status.pod_ips],
-        [pod.status.pod_ip],
-        notes.get(pods.POD_IPS, "").split(","),
-        [notes.get(pods.POD_IP, "")],
-    ):
-        found = [ipaddress.ip_interface(text).ip for text in texts if text]
-        if found:
-            return found
-    return []
-
-
-def _node_addresses(node: Node) -> set[_Address]:
-    """The host's own, its tunnels' too."""
-    names = (nodes.IPV4_ADDRESS, nodes.IPV6_ADDRESS, nodes.VXLAN_ADDRESS, nodes.VXLAN_V6_ADDRESS, nodes.IPIP_ADDRESS)
-    texts = [node.metadata.annotations.get(name, "") for name in names]
-    texts += [each.address for each in node.status.addresses if each.type in ("InternalIP", "ExternalIP")]
-    return {ipaddress.ip_interface(text).ip for text in texts if text}
-
-
-def _contains(net: str, address: _Address) -> bool:
-    return address in ipaddress.ip_network(net, strict=False)
-
-
-def _canonical(address: str) -> str:
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return ""

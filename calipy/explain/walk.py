@@ -12,7 +12,7 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
-from calipy.explain.reference import Decision, Direction, Packet
+from calipy.explain.verdicts import Decision, Direction, Packet
 from calipy.felix.calc.change import NodeState
 from calipy.felix.objects import Members, ObjectName
 from calipy.felix.rules import names, origins
@@ -158,14 +158,15 @@ def decisions(walk: Walk, state: NodeState) -> dict[Direction, Decision]:
     found: dict[Direction, Decision] = {}
     for ending in walk.endings:
         side = _SIDES.get(ending.chain)
-        if side is None or (ending.by is None and side in found):
-            continue
-        found[side] = _decision(side, ending, state)
-    if not walk.crossing.incoming:
-        to_workload = walk.crossing.outgoing.startswith(state.settings.interface_prefixes)
-        reason = "own node" if to_workload else "not governed"
+        if side is not None and (ending.by is not None or side not in found):
+            found[side] = _decision(side, ending, state)
+    prefixes = state.settings.interface_prefixes
+    if walk.allowed and not walk.crossing.incoming.startswith(prefixes):
         found["egress"] = Decision(direction="egress", allowed=True, reason="not governed")
-        found["ingress"] = Decision(direction="ingress", allowed=walk.allowed, reason=reason)
+        to_workload = walk.crossing.outgoing.startswith(prefixes)
+        if not walk.crossing.incoming or not to_workload:
+            reason = "own node" if to_workload else "not governed"
+            found["ingress"] = Decision(direction="ingress", allowed=True, reason=reason)
     return found
 
 

@@ -173,8 +173,17 @@ def flush_chain(table_name: str, name: str) -> Message:
 
 def rule(table_name: str, chain_name: str, expressions_: Iterable[bytes], user_data: bytes = b"") -> Message:
     """Appends a rule to a chain."""
-    body = _table_name(table_name) + nla.string(2, chain_name) + nla.nested(4, *expressions_)
-    return _message(_NEW_RULE, CREATE | APPEND, body + _user_data(7, user_data))
+    return put_rule(table_name, chain_name, rule_content(expressions_, user_data))
+
+
+def rule_content(expressions_: Iterable[bytes], user_data: bytes = b"") -> bytes:
+    """All of a rule but where it is: many chains have the same."""
+    return nla.nested(4, *expressions_) + _user_data(7, user_data)
+
+
+def put_rule(table_name: str, chain_name: str, content: bytes) -> Message:
+    """`rule` by its content."""
+    return _message(_NEW_RULE, CREATE | APPEND, _table_name(table_name) + nla.string(2, chain_name) + content)
 
 
 # --- sets ---

@@ -30,7 +30,7 @@ import yaml
 from msgspec import Struct
 
 from calipy.ctl.fields import unknown_fields
-from calipy.explain.reference import Decision, Packet, Verdict
+from calipy.explain.verdicts import Decision, Packet, Verdict
 from calipy.resources import kinds, nodes
 from calipy.resources.metadata import Key, Kind, ObjectMeta, Resource, accept, decode
 from calipy.resources.namespaces import Namespace

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from calipy.explain.reference import Decision, Packet, Verdict, World
+from calipy.explain.inhabitants import World
+from calipy.explain.verdicts import Decision, Packet, Verdict
 from calipy.explain.walk import Crossing, Objects, Ruleset, Walk, crossing, decisions
 from calipy.felix.calc import whole, world
 from calipy.felix.calc.change import NodeState, everything

@@ -234,7 +234,11 @@ async def test_a_set_that_turns_from_addresses_to_prefixes_moves_with_its_users(
     listed = host.run("nft", "list", "ruleset")
     assert "@cali40-all-hosts-net-nets" in listed
     assert "set cali40-all-hosts-net {" not in listed
-    assert "10.20.0.0/23" in listed
+    assert "10.20.0.0/24, 10.20.1.0/24" in " ".join(listed.split())
+    reads = node.areas[0].reads
+    node.dataplane.notice("nftables", "look again")
+    await node.dataplane.idle()
+    assert (node.areas[0].reads - reads, node.areas[0].repairs) == (1, 0), "what is read is what was written"
 
 
 async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:

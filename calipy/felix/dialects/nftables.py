@@ -53,6 +53,7 @@ from calipy.felix.rules.values import (
     Verdict,
 )
 from calipy.model.origins import Origin
+from calipy.model.sets import net_member
 from calipy.netlink import attributes as nla
 from calipy.netlink import nf_tables as nft
 
@@ -529,18 +530,26 @@ def interval(kind: str, member: str) -> tuple[bytes, bytes | None]:
     if kind == "ports":
         first, _, last = member.partition("-")
         low, beyond, size = int(first), int(last or first) + 1, 2
-    else:
+    elif "/" in member:
         network = ipaddress.ip_network(member)
         low, beyond, size = int(network.network_address), int(network.broadcast_address) + 1, _SIZES[network.version]
+    else:
+        address = nla.pack_address(member)
+        low, size = int.from_bytes(address, "big"), len(address)
+        beyond = low + 1
     return low.to_bytes(size, "big"), beyond.to_bytes(size, "big") if beyond >> (8 * size) == 0 else None
 
 
 def members(kind: str, first: bytes, last: bytes) -> Iterator[str]:
-    """What makes up a range between two keys: one range of ports, or as many prefixes as it needs."""
+    """What makes up a range between two keys: one range of ports, or as many prefixes as it needs; a whole address
+    goes without its length."""
     low, high = int.from_bytes(first, "big"), int.from_bytes(last, "big")
     if kind == "ports":
         yield str(low) if low == high else f"{low}-{high}"
         return
+    if low == high:
+        yield nla.as_address(first)
+        return
     make = ipaddress.IPv4Address if len(first) == 4 else ipaddress.IPv6Address
     for network in ipaddress.summarize_address_range(make(low), make(high)):
-        yield str(network)
+        yield net_member(str(network))

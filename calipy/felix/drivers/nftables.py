@@ -53,6 +53,7 @@ _KEYS: dict[tuple[str, int], tuple[int, int]] = {
 _INTERVALS = ("prefixes", "ports")
 _TOGETHER = ("addresses", "prefixes", "endpoints", "ports")
 """Kinds of sets whose members have one owner."""
+_MOST_PRINTS = 1024
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
@@ -92,6 +93,8 @@ class NftablesDriver:
         self._opened = False
         self._set_number = 0
         self._specs: dict[str, SetSpec] = {}
+        self._prints: dict[int, tuple[Chain, bytes]] = {}
+        """Fingerprints of chains by their identity: endpoints that are governed alike share theirs."""
         self.batches = 0
 
     @property
@@ -145,9 +148,15 @@ class NftablesDriver:
     def fingerprint(self, value: Struct) -> bytes:
         """A chain's is made of its hook and its rules' fingerprints, for those can be read back; all else can be
         read as it is."""
-        if isinstance(value, Chain):
-            return _chain_fingerprint(value.hook, [fingerprint(rule).hex() for rule in value.rules])
-        return msgspec.msgpack.encode(value)
+        if not isinstance(value, Chain):
+            return msgspec.msgpack.encode(value)
+        known = self._prints.get(id(value))
+        if known is None:
+            if len(self._prints) >= _MOST_PRINTS:
+                self._prints.clear()
+            print_ = _chain_fingerprint(value.hook, [fingerprint(rule).hex() for rule in value.rules])
+            known = self._prints[id(value)] = (value, print_)
+        return known[1]
 
     # --- reading ---
 
@@ -206,11 +215,11 @@ class NftablesDriver:
         self, name: str, spec: SetSpec, bodies: list[memoryview], found: dict[ObjectName, bytes | frozenset[str]]
     ) -> Iterator[None]:
         members: set[str] = set()
-        edges: list[nft.ElementRecord] = []
+        edges: list[_Edge] = []
         for body in bodies:
             elements = nft.parse_elements(body)
             if spec.kind in _INTERVALS:
-                edges.extend(elements)
+                edges.extend((element.key, not element.interval_end) for element in elements)
             else:
                 members.update(dialect.element_name(spec.kind, element.key) for element in elements)
             yield None
@@ -258,26 +267,42 @@ class NftablesDriver:
     def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[tuple[_Names, Message]]:
         """All new chains come before any rule: they may refer to each other. Elements go before others come: prefixes
         of one set must not overlap at any time."""
-        chains = [op for op in ops if isinstance(op, Put) and isinstance(op.value, Chain)]
+        puts: dict[str, list[Put]] = {"set": [], "chain": []}
+        gone: dict[str, list[Delete]] = {"set": [], "chain": []}
+        members: list[Op] = []
         for op in ops:
-            if isinstance(op, Put) and isinstance(op.value, SetSpec):
-                yield (op.name,), self._new_set(op.name.name, op.value)
-        for op in chains:
+            kind = op.name.kind
+            if kind not in puts:
+                members.append(op)
+            elif isinstance(op, Put):
+                puts[kind].append(op)
+            elif isinstance(op, Delete):
+                gone[kind].append(op)
+        for op in puts["set"]:
+            assert isinstance(op.value, SetSpec)
+            yield (op.name,), self._new_set(op.name.name, op.value)
+        yield from self._new_chains(puts["chain"])
+        whole = {op.name.name for op in gone["set"]}
+        yield from self._element_messages(self._leaving(members, whole), delete=True, together=together)
+        yield from self._element_messages(self._coming(members), delete=False, together=together)
+        for op in gone["chain"]:
+            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
+        for op in gone["chain"]:
+            yield (op.name,), nft.delete_chain(TABLE, op.name.name)
+        for op in gone["set"]:
+            yield (op.name,), nft.delete_set(TABLE, op.name.name)
+
+    def _new_chains(self, ops: Sequence[Put]) -> Iterator[tuple[_Names, Message]]:
+        for op in ops:
             assert isinstance(op.value, Chain)
             yield (op.name,), nft.chain(TABLE, op.name.name, _netlink_hook(op.value.hook))
-        for op in chains:
+        contents: dict[int, list[bytes]] = {}
+        for op in ops:
             assert isinstance(op.value, Chain)
-            yield from self._fill(op, op.value)
-        yield from self._element_messages(self._leaving(ops), delete=True, together=together)
-        yield from self._element_messages(self._coming(ops), delete=False, together=together)
-        for op in ops:
-            if isinstance(op, Delete) and op.name.kind == "chain":
-                yield (op.name,), nft.flush_chain(TABLE, op.name.name)
-        for op in ops:
-            if isinstance(op, Delete) and op.name.kind != "element":
-                name = op.name.name
-                is_chain = op.name.kind == "chain"
-                yield (op.name,), nft.delete_chain(TABLE, name) if is_chain else nft.delete_set(TABLE, name)
+            content = contents.get(id(op.value))
+            if content is None:
+                content = contents[id(op.value)] = self._content(op.name, op.value)
+            yield from self._fill(op, content)
 
     def _new_set(self, name: str, spec: SetSpec) -> Message:
         self._set_number += 1
@@ -295,27 +320,27 @@ class NftablesDriver:
             user_data=nft.HOST_ORDER_KEY if maps else b"",
         )
 
-    def _fill(self, op: Put, chain: Chain) -> Iterator[tuple[_Names, Message]]:
-        if op.replaces:
-            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
+    def _content(self, name: ObjectName, chain: Chain) -> list[bytes]:
         try:
-            messages = [
-                nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule)) for rule in chain.rules
-            ]
+            return [nft.rule_content(dialect.render(rule), dialect.user_data(rule)) for rule in chain.rules]
         except _UNFIT as error:
-            raise _Unwritable(op.name, str(error)) from error
-        for message in messages:
-            yield (op.name,), message
+            raise _Unwritable(name, str(error)) from error
 
-    def _leaving(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
+    def _fill(self, op: Put, contents: list[bytes]) -> Iterator[tuple[_Names, Message]]:
+        names, chain_name = (op.name,), op.name.name
+        if op.replaces:
+            yield names, nft.flush_chain(TABLE, chain_name)
+        for content in contents:
+            yield names, nft.put_rule(TABLE, chain_name, content)
+
+    def _leaving(self, ops: Sequence[Op], gone: set[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
         """Set, object and bytes of each element that goes, or makes room for another value. What is in a set that goes
         as a whole goes with it."""
-        gone = {op.name.name for op in ops if isinstance(op, Delete) and op.name.kind == "set"}
         for op in ops:
             if isinstance(op, Alter):
                 if op.name.name not in gone:
                     yield from self._members(op, op.removed)
-            elif op.name.kind == "element" and (isinstance(op, Delete) or op.replaces):
+            elif isinstance(op, Delete) or op.replaces:
                 set_name, _, key = op.name.name.partition(" ")
                 if set_name not in gone:
                     yield set_name, op.name, nft.element(self._key(op.name, self._specs[set_name].kind, key))
@@ -421,15 +446,18 @@ def _spec(record: nft.SetRecord) -> SetSpec | None:
     return None
 
 
-def _ranges(records: Sequence[nft.ElementRecord]) -> Iterator[tuple[bytes, bytes]]:
+_Edge = tuple[bytes, bool]
+"""A key in an interval set, and whether a range begins there or has ended before it."""
+
+
+def _ranges(edges: list[_Edge]) -> Iterator[tuple[bytes, bytes]]:
     """First and last key of each range of an interval set."""
-    edges = sorted(records, key=lambda record: (record.key, not record.interval_end))
-    for position, record in enumerate(edges):
-        if record.interval_end:
-            continue
-        size = len(record.key)
-        beyond = int.from_bytes(edges[position + 1].key, "big") if position + 1 < len(edges) else 1 << (8 * size)
-        yield record.key, (beyond - 1).to_bytes(size, "big")
+    edges.sort()  # an end before what begins at the same key; the kernel gives them sorted, or the other way round
+    for position, (key, begins) in enumerate(edges):
+        if begins:
+            size = len(key)
+            beyond = int.from_bytes(edges[position + 1][0], "big") if position + 1 < len(edges) else 1 << (8 * size)
+            yield key, (beyond - 1).to_bytes(size, "big")
 
 
 def open_driver(namespace: int | None = None) -> NftablesDriver:

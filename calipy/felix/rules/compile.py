@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
-from calipy.felix.objects import Objects, Owner
+from calipy.felix.objects import ObjectName, Objects, Owner
 from calipy.felix.plans import Plan, mistaken, planned
 from calipy.felix.rules import endpoints, names, origins, policies, profiles, sets, statics
-from calipy.felix.rules.policies import Steps
+from calipy.felix.rules.steps import Steps, all_of
 from calipy.felix.rules.values import Chain, InEndpoints, InPorts, InSet
 from calipy.model.endpoints import EndpointId
 from calipy.model.policies import PolicyId
@@ -19,6 +19,7 @@ STATIC = Owner("static", "")
 _BUILT_IN = {NETWORK_IP_POOLS, MASQUERADED_IP_POOLS, ALL_HOSTS, VXLAN_HOSTS}
 _FLIPPING: tuple[SetKind, ...] = ("addresses", "prefixes")
 """Kinds that one set may have, one after the other."""
+_UNCOVERED = sets.Cover()
 _Judge = PolicyId | str
 """A policy, or a profile by its name."""
 
@@ -52,6 +53,8 @@ class RulesPlanner:
         self._users: dict[str, dict[_Judge, None]] = {}
         """Name of a set in the kernel -> the policies and profiles whose rules name it."""
         self._used: dict[_Judge, frozenset[str]] = {}
+        self._covers: dict[SetKey, sets.Cover] = {}
+        """What covers what in sets of prefixes."""
         self._terms: tuple[policies.Terms, endpoints.Terms] | None = None
 
     @property
@@ -72,13 +75,13 @@ class RulesPlanner:
         for id_ in {**change.endpoints, **(state.endpoints if again else {})}:
             yield self._endpoint(id_, state)
 
-    def _set_plans(self, change: Change, state: NodeState) -> Iterator[Plan]:
+    def _set_plans(self, change: Change, state: NodeState) -> Iterator[Plan | None]:
         for key in {**change.sets, **change.members}:
             if key not in state.sets:
+                self._covers.pop(key, None)
                 yield Plan(set_owner(key))
                 continue
-            delta = None if key in change.sets else change.members[key]
-            yield self._set(key, state, delta)
+            yield (yield from self._set(key, state, None if key in change.sets else change.members[key]))
 
     def _judges(self, change: Change, state: NodeState, *, again: bool) -> Iterable[_Judge]:
         """The policies and profiles to compile: all of them, or those that the change names and those that use a set
@@ -95,15 +98,15 @@ class RulesPlanner:
         if owner == STATIC:
             return self._static(state)
         if owner.kind == "policy":
-            return _all_of(self._judge(origins.policy_id(owner.name), state))
+            return all_of(self._judge(origins.policy_id(owner.name), state))
         if owner.kind == "profile":
-            return _all_of(self._judge(owner.name, state))
+            return all_of(self._judge(owner.name, state))
         for id_ in state.endpoints if owner.kind == "endpoint" else ():
             if endpoint_owner(id_) == owner:
                 return self._endpoint(id_, state)
         for key in state.sets if owner.kind == "set" else ():
             if set_owner(key) == owner:
-                return self._set(key, state)
+                return all_of(self._set(key, state))
         return Plan(owner)
 
     def _static(self, state: NodeState) -> Plan:
@@ -151,10 +154,26 @@ class RulesPlanner:
             return Plan(endpoint_owner(id_))
         return planned(endpoint_owner(id_), lambda: endpoints.compile(endpoint, state.settings))
 
-    def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Plan:
+    def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Steps[Plan]:
         self.by_kind["set"] += 1
-        moved = sets.moved(key, delta, state) if delta is not None else {}
-        return planned(set_owner(key), lambda: sets.compile(key, state), moved)
+        try:
+            objects, deltas = yield from self._set_objects(key, state, delta)
+        except Exception as error:  # whatever it is: it is told, and the set left as it is
+            return mistaken(set_owner(key), error)
+        return Plan(set_owner(key), objects, deltas)
+
+    def _set_objects(
+        self, key: SetKey, state: NodeState, delta: SetDelta | None
+    ) -> Steps[tuple[Objects, Mapping[ObjectName, SetDelta]]]:
+        before = self._covers.pop(key, _UNCOVERED)
+        after = _UNCOVERED
+        if state.sets[key] == "prefixes":
+            moved = sets.moved_cover(before, delta) if delta is not None else None
+            if moved is None:
+                delta, moved = None, (yield from sets.cover_steps(state.members[key]))
+            after = self._covers[key] = moved
+        deltas = sets.moved(key, state, delta, before, after) if delta is not None else {}
+        return sets.compile(key, state, after), deltas
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """An endpoint, policy or profile whose rules are refused drops everything; others stay as they are until they
@@ -181,14 +200,6 @@ class RulesPlanner:
         """Of a set, whatever its kind is or was."""
         users = [self._users.get(names.set_name(key, kind), {}) for kind in _FLIPPING]
         return users[0] | users[1]
-
-
-def _all_of(steps: Steps[Plan]) -> Plan:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
 
 
 def _owner(judge: _Judge) -> Owner:

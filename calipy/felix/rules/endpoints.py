@@ -8,6 +8,7 @@ a tier with a policy that may pass has a chain of its own, and a return from it 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -16,9 +17,12 @@ from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names, origins
 from calipy.felix.rules.policies import DIRECTIONS, deny, passed
 from calipy.felix.rules.values import Chain, ClearMark, Drop, Element, Goto, Jump, Marked, Reject, Return, Rule
-from calipy.model.endpoints import WorkloadEndpoint
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
 from calipy.model.policies import Direction, TierBinding
+
+_MOST_ALIKE = 1024
+"""So many ways of being governed are remembered with their chains."""
 
 
 class Terms(Struct, frozen=True, gc=False, kw_only=True):
@@ -61,13 +65,37 @@ _SOURCE = Element()
 
 def _judged(endpoint: WorkloadEndpoint, direction: Direction, of: Terms) -> Iterator[tuple[ObjectName, Struct]]:
     """The chain of one direction, and those of its tiers that need one."""
+    chain = names.chain(names.workload_chain(endpoint.interface, direction))
+    if not any(_may_pass(binding, direction) for binding in endpoint.tiers):
+        yield chain, _alike(endpoint.tiers, endpoint.profiles, direction, of)
+        return
     rules: list[Rule] = []
+    for name, value in _parts(endpoint, direction, of, rules):
+        yield names.chain(name), value
+    yield chain, Chain(tuple(rules))
+
+
+@lru_cache(_MOST_ALIKE)
+def _alike(tiers: tuple[TierBinding, ...], profiles: tuple[str, ...], direction: Direction, of: Terms) -> Chain:
+    """The chain of all endpoints that are governed alike, where nothing in it is named after one of them."""
+    rules: list[Rule] = []
+    nobody = WorkloadEndpoint(
+        id=EndpointId("", "", ""), container_id="", interface="", addresses=(), tiers=tiers, profiles=profiles
+    )
+    assert not list(_parts(nobody, direction, of, rules))
+    return Chain(tuple(rules))
+
+
+def _parts(
+    endpoint: WorkloadEndpoint, direction: Direction, of: Terms, rules: list[Rule]
+) -> Iterator[tuple[str, Chain]]:
+    """Fills `rules`, those of the endpoint's chain; gives the chains of the tiers that need one."""
     for number, binding in enumerate(endpoint.tiers):
         if not binding.policies(direction):
             continue
         if _may_pass(binding, direction):
             chain = names.tier_chain(endpoint.interface, direction, number)
-            yield names.chain(chain), Chain(tuple(_passing_tier(binding, direction, of)))
+            yield chain, Chain(tuple(_passing_tier(binding, direction, of)))
             rules.append(Rule((), Jump(chain), Origin("visit", f"{binding.tier} {direction}")))
             continue
         rules.extend(_visits(binding, direction))
@@ -79,7 +107,6 @@ def _judged(endpoint: WorkloadEndpoint, direction: Direction, of: Terms) -> Iter
             jump = Jump(names.profile_chain(name, direction))
             rules.append(Rule((), jump, origins.of_profile_visit(name, direction)))
         rules.append(Rule((), of.deny, origins.of_no_profile(direction)))
-    yield names.chain(names.workload_chain(endpoint.interface, direction)), Chain(tuple(rules))
 
 
 def _may_pass(binding: TierBinding, direction: Direction) -> bool:

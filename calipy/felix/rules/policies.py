@@ -7,9 +7,8 @@ done in steps: who has a thousand rules to compile may pause.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TypeVar
 
 from msgspec import Struct
 
@@ -18,6 +17,7 @@ from calipy.felix.calc.sets import families
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names, origins
+from calipy.felix.rules.steps import Steps
 from calipy.felix.rules.values import (
     Accept,
     Action,
@@ -51,9 +51,6 @@ _MOST_OF_A_PREFIX = 127
 _Alternative = PortSet | EndpointSet | None
 _SLICE = 100
 """After so many rules whoever drives may pause."""
-T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work in steps, its result at last."""
 
 
 class Terms(Struct, frozen=True, gc=False, kw_only=True):

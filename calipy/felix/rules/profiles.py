@@ -7,7 +7,7 @@ from msgspec import Struct
 from calipy.felix.calc.change import NodeState
 from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names, policies
-from calipy.felix.rules.policies import Steps
+from calipy.felix.rules.steps import Steps
 from calipy.model.policies import Profile
 
 

@@ -19,8 +19,8 @@ OWNER = Owner("test", "")
 SETS: dict[str, tuple[v.SetSpec, list[str]]] = {
     "a4": (v.SetSpec("addresses", 4), ["10.0.0.1", "10.0.0.2"]),
     "a6": (v.SetSpec("addresses", 6), ["fd00::1"]),
-    "n4": (v.SetSpec("prefixes", 4), ["0.0.0.0/1", "192.0.2.0/25", "192.0.2.128/32"]),
-    "n6": (v.SetSpec("prefixes", 6), ["fd00::/8", "fe00::/7"]),
+    "n4": (v.SetSpec("prefixes", 4), ["0.0.0.0/1", "192.0.2.0/25", "192.0.2.128", "255.255.255.255"]),
+    "n6": (v.SetSpec("prefixes", 6), ["::1", "fd00::/8", "fe00::/7"]),
     "e4": (v.SetSpec("endpoints", 4), ["10.0.0.1,tcp:80", "10.0.0.1,udp:53", "10.0.0.2,sctp:7777", "10.0.0.3,136:9"]),
     "e6": (v.SetSpec("endpoints", 6), ["fd00::1,tcp:80", "fd00::1,sctp:65535"]),
     "p": (v.SetSpec("ports"), ["0", "80", "81-90", "8000-8080", "65535"]),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from calipy.explain.reference import Packet, Verdict, World, evaluate
+from calipy.explain.inhabitants import World
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Packet, Verdict
 from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.network_policies import NetworkPolicy
 from calipy.resources.pods import POD_IP, POD_IPS, Pod, PodAddress, PodSpec, PodStatus

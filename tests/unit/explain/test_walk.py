@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from calipy.explain.reference import Packet
+from calipy.explain.verdicts import Packet
 from calipy.explain.walk import Broken, Crossing, Ruleset, Walk, crossing, decisions
 from calipy.felix.calc.change import NodeState
 from calipy.felix.calc.settings import FelixSettings

@@ -111,7 +111,8 @@ def test_ranges_of_ports_end_before_the_next_port() -> None:
     ("kind", "member"),
     [
         ("ports", "0"), ("ports", "443"), ("ports", "8000-8080"), ("ports", "65535"),
-        ("prefixes", "10.0.0.1/32"), ("prefixes", "10.0.0.0/9"), ("prefixes", "::/0"), ("prefixes", "fd00::/127"),
+        ("prefixes", "10.0.0.1"), ("prefixes", "fd00::1"), ("prefixes", "10.0.0.0/9"), ("prefixes", "::/0"),
+        ("prefixes", "fd00::/127"),
     ],
 )  # fmt: skip
 def test_a_range_between_two_keys_is_the_member_that_it_came_from(kind: str, member: str) -> None:

@@ -38,7 +38,14 @@ from calipy.model.tunnels import Tunnel
 IDS = [EndpointId("k8s", f"default/{name}", "eth0") for name in "abc"]
 MEMBERS: dict[SetKind, list[frozenset[str]]] = {
     "addresses": [frozenset(), frozenset({"10.0.0.1"}), frozenset({"10.0.0.1", "10.0.0.2"})],
-    "prefixes": [frozenset(), frozenset({"10.0.0.0/24"}), frozenset({"10.0.0.0/25", "10.0.0.128/25", "10.7.0.0/16"})],
+    "prefixes": [
+        frozenset(),
+        frozenset({"10.0.0.0/24"}),
+        frozenset({"10.0.0.0/25", "10.0.0.128/25", "10.7.0.0/16"}),
+        frozenset({"10.0.0.0/25", "10.0.0.128/25", "10.7.0.0/16", "10.0.0.1", "10.8.0.1"}),
+        frozenset({"10.0.0.0/25", "10.0.0.128/25", "10.7.0.0/16", "10.0.0.2", "10.8.0.2"}),
+        frozenset({"10.0.0.0/24", "10.0.0.0/25", "10.0.0.1/32", "10.8.0.1/32"}),
+    ],
 }
 TUNNEL = Tunnel(
     name="vxlan.calico", family=4, vni=1, port=4789, local="10.9.0.1", parent="eth0", mac="", mtu=1450,
