@@ -17,6 +17,7 @@ from calipy.felix.calc.next_hops import Resolver
 from calipy.felix.calc.policy_graph import PolicyGraph
 from calipy.felix.calc.routes import View, host_prefix
 from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.stats import Stats
 from calipy.felix.calc.world import (
     AddressGone,
     AddressSeen,
@@ -43,7 +44,7 @@ from calipy.resources.metadata import Key, Resource
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod
 
-_SLICE = 200
+_SLICE = 50
 """Units between two points at which a flush may pause."""
 
 
@@ -68,6 +69,11 @@ class Graph:
     def update(self, events: Iterable[Event]) -> None:
         """Takes events in; they count from the next flush on."""
         self._queue.extend(events)
+
+    @property
+    def stats(self) -> Stats:
+        """What policy has cost so far."""
+        return self._policy.stats
 
     @property
     def idle(self) -> bool:

@@ -121,3 +121,15 @@ def test_revisions_merge_to_the_highest() -> None:
 def test_a_later_delta_wins() -> None:
     both = SetDelta(frozenset("ab"), frozenset("c")).then(SetDelta(frozenset("c"), frozenset("a")))
     assert both == SetDelta(frozenset("bc"), frozenset("a"))
+
+
+_FEW = st.frozensets(st.sampled_from("abcd"))
+
+
+@given(_FEW, _FEW, _FEW)
+def test_a_delta_applied_takes_out_then_puts_in(
+    members: frozenset[str], added: frozenset[str], removed: frozenset[str]
+) -> None:
+    found = SetDelta(added, removed).applied(members)
+    assert found == (members - removed) | added
+    assert type(found) is frozenset
