@@ -18,6 +18,7 @@ from calipy.felix.calc.policy_graph import PolicyGraph
 from calipy.felix.calc.routes import View, host_prefix
 from calipy.felix.calc.sets import host_of
 from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.stats import Stats
 from calipy.felix.calc.world import (
     AddressGone,
     AddressSeen,
@@ -44,7 +45,7 @@ from calipy.resources.metadata import Key, Resource
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod
 
-_SLICE = 200
+_SLICE = 50
 """Units between two points at which a flush may pause."""
 
 
@@ -69,6 +70,11 @@ class Graph:
     def update(self, events: Iterable[Event]) -> None:
         """Takes events in; they count from the next flush on."""
         self._queue.extend(events)
+
+    @property
+    def stats(self) -> Stats:
+        """What policy has cost so far."""
+        return self._policy.stats
 
     @property
     def idle(self) -> bool:

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import TypeVar
 
 from calipy.conversion.pods import pod_addresses
-from calipy.felix.calc.local import pod_key
 from calipy.felix.calc.routes import Claims, block_of, host_prefix
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.links import ForeignRoute, Link, LinkAddress
@@ -66,8 +65,6 @@ class Index:
         self.attachments: dict[EndpointId, WorkloadEndpoint] = {}
         self.attached_by: dict[str, set[EndpointId]] = {}
         """Interface name -> endpoints."""
-        self.attached_to: dict[Key, set[EndpointId]] = {}
-        """Pod -> endpoints."""
         self._workloads: dict[str, set[EndpointId]] = {}
         self._learned: dict[str, LearnedRoute] = {}
         self.links: dict[int, Link] = {}
@@ -129,7 +126,6 @@ class Index:
         old = self.attachments.get(id_)
         store(self.attachments, id_, attachment)
         _move(self.attached_by, id_, old.interface if old else None, attachment.interface if attachment else None)
-        _move(self.attached_to, id_, pod_key(old) if old else None, pod_key(attachment) if attachment else None)
         before = set(map(host_prefix, old.addresses)) if old else set()
         after = set(map(host_prefix, attachment.addresses)) if attachment else set()
         for prefix in before:

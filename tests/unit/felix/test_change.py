@@ -139,3 +139,15 @@ def test_states_share_no_maps() -> None:
     one, other = NodeState(settings=FelixSettings()), NodeState(settings=FelixSettings())
     take(one, Change(routes=_routes({"10.0.0.0/26": 1})))
     assert not other.routes
+
+
+_FEW = st.frozensets(st.sampled_from("abcd"))
+
+
+@given(_FEW, _FEW, _FEW)
+def test_a_delta_applied_takes_out_then_puts_in(
+    members: frozenset[str], added: frozenset[str], removed: frozenset[str]
+) -> None:
+    found = SetDelta(added, removed).applied(members)
+    assert found == (members - removed) | added
+    assert type(found) is frozenset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import permutations, product
 from random import Random
 
@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calipy.felix.calc import tunnels
-from calipy.felix.calc.change import Change, NodeState, apply, merge
-from calipy.felix.calc.graph import Graph
+from calipy.felix.calc.change import NodeState, apply
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.whole import compute
 from calipy.felix.calc.world import (
@@ -38,19 +37,16 @@ from calipy.resources import nodes, pods
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
-from calipy.resources.metadata import Key, ObjectMeta, Resource
+from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod, PodSpec
 from tests.effort import examples
+from tests.unit.felix.calc.stories import flush, told
+from tests.unit.felix.calc.worlds import ME, put
 
-ME, OTHERS = "n1", ("n2", "n3")
+OTHERS = ("n2", "n3")
 BLOCKS = ("10.244.0.0/26", "10.244.0.64/26", "10.244.1.0/26", "fd00:10::/122")
 POD_ADDRESSES = ("10.244.0.1", "10.244.0.65", "10.244.1.1", "fd00:10::1")
-
-
-def put(value: Resource) -> ResourcePut:
-    key = Key(type(value).__name__, value.metadata.name, value.metadata.namespace)
-    return ResourcePut(key, value, 1)
 
 
 def _nodes() -> Iterator[Event]:
@@ -178,26 +174,6 @@ def _standing() -> Iterator[Event]:
 
 _batches = st.lists(st.lists(events, max_size=6), max_size=6)
 stories = st.one_of(_batches, _batches.map(lambda batches: [list(_standing()), *batches]))
-
-
-def flush(graph: Graph) -> Change:
-    pauses = graph.flush()
-    while True:
-        try:
-            next(pauses)
-        except StopIteration as end:
-            return end.value
-
-
-def told(batches: Iterable[Sequence[Event]]) -> tuple[Graph, NodeState, Change]:
-    """The graph after a story, the state that its changes led to, and all of them merged."""
-    graph = Graph(ME, {})
-    state, merged = NodeState(settings=FelixSettings()), Change()
-    for batch in ([], *batches):
-        graph.update(batch)
-        change = flush(graph)
-        state, merged = apply(state, change), merge(merged, change)
-    return graph, state, merged
 
 
 @examples(400)
