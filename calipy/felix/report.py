@@ -19,7 +19,8 @@ from calipy.telemetry import Pulse
 log = logging.getLogger("calipy.felix.report")
 
 WRITE_EVERY_S = 1.0
-_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
+POLICY_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
+"""Calico's short word for a kind of policies -> its name."""
 
 
 def policy_key(owner: Owner) -> Key | None:
@@ -28,7 +29,7 @@ def policy_key(owner: Owner) -> Key | None:
         return None
     kind, _, rest = owner.name.partition("/")
     namespace, _, name = rest.rpartition("/")
-    return Key(_KINDS[kind], name, namespace)
+    return Key(POLICY_KINDS[kind], name, namespace)
 
 
 class Reporter:
