@@ -38,7 +38,7 @@ class Source(Protocol):
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
 
-WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer")
+WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer", "CalipyConfiguration")
 
 
 def watched() -> tuple[Kind[Any], ...]:
