@@ -91,6 +91,7 @@ class Agent:
         self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder, nftables=first.nftables)
         monitor = self.engine.monitor
         self.links = WorkloadLinks(self.engine.endpoints, monitor.links, monitor.addresses_of, self._repaired)
+        self.lag = clock.Lag(self.metrics.loop_lag.observe, self.heartbeat)
         self.servers = servers(self.health, self.metrics, self.live)
         self.host_files = HostFiles(thread)
         self._tell_each_other()
@@ -115,7 +116,7 @@ class Agent:
             for server in self.servers:
                 group.create_task(server.run())
             group.create_task(self.host_files.run())
-            group.create_task(clock.measure_lag(self.metrics, self.heartbeat))
+            group.create_task(self.lag.run())
             await alone.alone(await self._once(self._lock), self._hinder)
             await self._once(self.engine.guard)
             embedded = Embedded(self.settings.datastore, self.thread)
@@ -158,6 +159,7 @@ class Agent:
         removals = Removals(site)
         WithoutEffect().follow(feed)
         self._report(mirror, feed, bgp, own)
+        feed.on_news = engine.policy_times.heard
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
         start(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
         start(mirror.run())
@@ -270,6 +272,8 @@ class Agent:
         self.health.ready["BGP"], self.health.degraded["BGP"] = bgp.problem, bgp.degradation
         self.health.ready["IPAM"] = lambda: own.problem
         figures.watch_loops(self.health, self.engine, feed, self.heartbeat)
+        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse):
+            self.lag.watch(pulse)
         figures.publish_store(self.metrics, feed, mirror)
 
     # --- what is told on ---

@@ -23,6 +23,7 @@ from calipy.felix.drivers.sysctls import SysctlsDriver
 from calipy.felix.endpoints import Endpoints
 from calipy.felix.guard import guard
 from calipy.felix.plans import SYSCTLS_LEFTOVER, RoutePlanner, SysctlPlanner, TunnelPlanner, route_name
+from calipy.felix.policy_times import PolicyTimes
 from calipy.felix.rules.compile import RulesPlanner
 from calipy.model.links import Link
 from calipy.model.routes import RouteKey
@@ -66,6 +67,8 @@ class Engine:
         self.dataplane = Dataplane(self.areas, thread)
         self.calculator = Calculator(Graph(node, process), self._submit)
         self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
+        self.policy_times = PolicyTimes()
+        self.dataplane.on_settled = self._settled
         self.monitor = Monitor(self._news, self.dataplane.notice, self, self.links, self.settings, namespace)
         self.monitor.own_ports |= {self._socket.port, self.nftables.port}
         self.endpoints = Endpoints(self.calculator, self.dataplane)
@@ -108,6 +111,10 @@ class Engine:
                 self.dataplane.notice("routes", "removeExternalRoutes was turned on")
             self.on_settings(settings)
         return self.dataplane.submit(change)
+
+    def _settled(self, area: Area, change: Change | None) -> None:
+        if area.driver is self.nftables:
+            self.policy_times.settled(area, change)
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

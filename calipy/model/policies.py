@@ -14,7 +14,7 @@ from calipy.resources.policy_rules import plain_name
 
 Direction = Literal["ingress", "egress"]
 Action = Literal["allow", "deny", "pass", "log"]
-_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
+POLICY_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
 
 
 class PolicyId(Struct, frozen=True, gc=False, order=True):
@@ -31,7 +31,7 @@ class PolicyId(Struct, frozen=True, gc=False, order=True):
     @property
     def key(self) -> Key:
         """Its object's."""
-        return Key(_KINDS[self.kind], self.name, self.namespace)
+        return Key(POLICY_KINDS[self.kind], self.name, self.namespace)
 
 
 class Icmp(Struct, frozen=True, gc=False):
