@@ -214,7 +214,7 @@ class Agent:
 
     def _site(self, store: Store, feed: Feed, allocator: Allocator, attachments: Attachments) -> Site:
         """What CNI's verbs work with."""
-        kernel = Wires(self.settings.sysctl_folder, self.thread)
+        kernel = Wires(self.settings.sysctl_folder)
         self.engine.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
@@ -287,7 +287,9 @@ class Agent:
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
         felix = self.live.current
-        host = mtu.host_mtu(self.engine.monitor.links.values(), felix.mtu_interface_pattern)
+        monitor = self.engine.monitor
+        links = [link for index, link in monitor.links.items() if index not in monitor.workload_links]
+        host = mtu.host_mtu(links, felix.mtu_interface_pattern)
         return mtu.pod_mtu(host, self._pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _repaired(self, driver: str, reason: str) -> None:

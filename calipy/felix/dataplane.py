@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, later, merge
+from calipy.felix.calc.change import Change, NodeState, later, merge, take
 from calipy.felix.ledger import Contradiction, Ledger
 from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
@@ -208,7 +208,7 @@ class Dataplane:
             if change.settings is None:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
-        self.state = apply(self.state, change)
+        self.state = take(self.state, change)
         self._taken_revisions = later(self._taken_revisions, change.revisions)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
