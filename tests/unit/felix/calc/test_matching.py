@@ -115,8 +115,12 @@ class AskingMachine(Machine):
 
 TestSorted = Machine.TestCase
 TestAsking = AskingMachine.TestCase
-TestSorted.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestAsking.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestSorted.settings = settings(
+    max_examples=at_effort(quick=15, whole=150, long=1500), stateful_step_count=40, deadline=None
+)
+TestAsking.settings = settings(
+    max_examples=at_effort(quick=8, whole=50, long=500), stateful_step_count=30, deadline=None
+)
 
 
 def matcher(subjects: int) -> tuple[Matcher[int], Stats]:
