@@ -13,6 +13,12 @@ demo: setup
 test: check
 	@$(PY) scripts/test
 
+# Compiled tests are kept, whatever the environment says of bytecode: compiling them costs more than half of them do.
+quick test: export PYTHONDONTWRITEBYTECODE :=
+quick test: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+
+# What is run at each save: laws on fewer examples, smaller crowds. `make test` tries them whole.
+quick: export CALIPY_EFFORT := quick
 quick: setup
 	@$(PY) -m pytest -q -n auto --dist worksteal tests/unit tests/contract
 

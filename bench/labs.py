@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from calipy.console.progress import Steps
-from calipy.lab import cluster
+from calipy.lab import lifecycle
 from calipy.lab.cluster import Lab
 from calipy.lab.machines import Machine
 from calipy.lab.topology import Plan
@@ -33,14 +33,14 @@ async def lab() -> AsyncIterator[Lab]:
     """A cluster whose nodes are ready and whose sessions are up; removed at the end, and by the next run if this one
     crashes."""
     for old in _left_over():
-        await cluster.down(old)
+        await lifecycle.down(old)
     folder = Path(f"/run/{_NAME}{os.getpid()}")
-    made = await cluster.up(folder, Plan(families="ipv4"), STEPS)
+    made = await lifecycle.up(folder, Plan(families="ipv4"), STEPS)
     try:
         yield made
     finally:
         async with STEPS.step("the lab removed again"):
-            await cluster.down(folder)
+            await lifecycle.down(folder)
 
 
 async def make_namespaces(machine: Machine, prefix: str, count: int) -> None:

@@ -60,6 +60,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    logging.getLogger("asyncio").setLevel(logging.INFO)  # below, it only names its selector
     set_level(level)
 
 

@@ -6,6 +6,7 @@ Names are calico/node's where it has one. Live settings are FelixConfiguration's
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -17,12 +18,15 @@ from msgspec import Struct
 
 from calipy.conversion.nodes import parse_as_number
 from calipy.resources import namespaces, nodes
+from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
 
 DEFAULT_DATASTORE = "sqlite:/var/lib/calipy/datastore.sqlite3"
 LAB_FOLDER = "/run/calipy-lab"
 """Where a running lab has its files unless CALIPY_LAB says otherwise."""
+_SECONDS_MOST = 86_400
+"""A day: whoever asks for more, or for no end, has mistaken the unit."""
 
 
 T = TypeVar("T")
@@ -50,10 +54,12 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
 
     node: str
     """NODENAME, else the host name in lower case."""
+    node_labels: Mapping[str, str] = {}
+    """CALIPY_NODE_LABELS, `rack=a,zone=b`: on the Node object where the agent makes it, as kubelet's --node-labels."""
     datastore: str = DEFAULT_DATASTORE
     """CALIPY_DATASTORE: `sqlite:<path>`."""
     run_folder: Path = Path("/run/calipy")
-    """CALIPY_RUN_DIR: sockets and the ready file."""
+    """CALIPY_RUN_DIR: sockets, the ready file, and the lock that one agent a node has."""
     state_folder: Path = Path("/var/lib/calico")
     """CALIPY_STATE_DIR: nodename, mtu, release records."""
     cni_configuration_folder: Path = Path("/etc/cni/net.d")
@@ -61,7 +67,7 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     cni_configuration_name: str = "10-calipy.conflist"
     """CNI_CONF_NAME."""
     status_grace_period_s: float = 60.0
-    """CALIPY_STATUS_GRACE_PERIOD: for so long after the agent's last sign of life CNI STATUS stays OK."""
+    """CALIPY_STATUS_GRACE_PERIOD: so long after the agent's last sign of life CNI STATUS stays OK, 0 to 86400 s."""
     ip: str = "autodetect"
     """IP: `autodetect`, an address (its subnet's prefix length is looked up or given), or `none`."""
     ip6: str = "none"
@@ -147,6 +153,15 @@ def _node(environment: Mapping[str, str]) -> str:
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
 
 
+def _labels(name: str, value: str) -> Mapping[str, str]:
+    pairs = [part.partition("=") for part in value.split(",")]
+    if not all(key and equals for key, equals, _ in pairs):
+        _refuse(name, value, "labels, key=value,...")
+    labels = {key: text for key, _, text in pairs}
+    problem = next(metadata_problems(ObjectMeta(labels=labels)), None)
+    return _refuse(name, value, f"labels: {problem.value!r} {problem.reason}: {problem.remedy}") if problem else labels
+
+
 def _namespace(name: str, value: str) -> str:
     problem = next(name_problems(namespaces.KIND, ObjectMeta(name=value)), None)
     return _refuse(name, value, f"a namespace's name: {problem.remedy}") if problem else value
@@ -220,8 +235,8 @@ def _seconds(name: str, value: str) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        _refuse(name, value, "a number of seconds")
-    return seconds if seconds >= 0 else _refuse(name, value, "a number of seconds, 0 or more")
+        seconds = math.nan
+    return seconds if 0 <= seconds <= _SECONDS_MOST else _refuse(name, value, f"0 to {_SECONDS_MOST} seconds")
 
 
 def _hold_time(name: str, value: str) -> int:
@@ -255,6 +270,7 @@ def _format(name: str, value: str) -> str:
 
 
 _READERS = (
+    ("CALIPY_NODE_LABELS", "node_labels", _labels),
     ("CALIPY_DATASTORE", "datastore", _datastore),
     ("CALIPY_RUN_DIR", "run_folder", _path),
     ("CALIPY_STATE_DIR", "state_folder", _path),

@@ -109,6 +109,8 @@ class Row(Struct, frozen=True, gc=False, kw_only=True):
     live: str | None
     """What is wrong with its liveness; empty = nothing, None = it doesn't report that."""
     ready: str | None
+    degraded: str = ""
+    """What isn't as it is meant to be, for which it is neither dead nor unready."""
 
 
 class Health:
@@ -117,6 +119,8 @@ class Health:
     def __init__(self) -> None:
         self.live: dict[str, Reporter] = {}
         self.ready: dict[str, Reporter] = {}
+        self.degraded: dict[str, Reporter] = {}
+        """Of those that also report on readiness, what keeps nothing from being ready."""
         self.overrides: Mapping[str, float] = {}
         """healthTimeoutOverrides: name -> seconds that hold instead of those given to `watch`; 0 = any time."""
         self._limits_s: dict[str, float] = {}
@@ -145,6 +149,7 @@ class Health:
                 overridden=name in self._limits_s and name in self.overrides,
                 live=self.live[name]() if name in self.live else None,
                 ready=self.ready[name]() if name in self.ready else None,
+                degraded=self.degraded[name]() if name in self.degraded else "",
             )
             for name in sorted(self.live.keys() | self.ready.keys())
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_network
+import socket
+from collections.abc import Callable, Iterator, Mapping
 
+from calipy.explain.query import Answer
 from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
-from calipy.felix.dataplane import Area, Dataplane
-from calipy.felix.endpoints import Endpoints
+from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
-from calipy.felix.rules.compile import RulesPlanner
 from calipy.model.routes import NextHop, Route
 from calipy.telemetry import Health
 
@@ -20,10 +19,7 @@ class Answers:
     def __init__(
         self,
         node: str,
-        dataplane: Dataplane,
-        areas: Sequence[Area],
-        planner: RulesPlanner,
-        endpoints: Endpoints,
+        engine: Engine,
         health: Health,
         *,
         obstacle: Callable[[], str],
@@ -32,17 +28,15 @@ class Answers:
         repairs: Callable[[], Mapping[str, int]],
     ) -> None:
         self._node = node
-        self._dataplane = dataplane
-        self._areas = areas
-        self._planner = planner
-        self._endpoints = endpoints
+        self._engine = engine
+        self._dataplane, self._endpoints = engine.dataplane, engine.endpoints
         self._health = health
         self._obstacle = obstacle
         self._refused = refused
         self._sessions = sessions
         self._repairs = repairs
 
-    def by_name(self) -> dict[str, Callable[[], object]]:
+    def by_name(self) -> dict[str, Answer]:
         """What `explain.query.serve` takes."""
         return {
             "status": self.status,
@@ -58,38 +52,30 @@ class Answers:
             in_sync=self._dataplane.first_apply.is_set(),
             obstacle=self._obstacle(),
             problems=self._health.problems(self._health.ready),
+            degraded=self._health.problems(self._health.degraded),
             refused=self._refused(),
             sessions=self._sessions(),
             endpoints=len(self._endpoints.attached),
             drivers=tuple(
                 DriverReport(driver=area.driver.name, reads=area.reads, writes=area.writes, operations=area.operations)
-                for area in self._areas
+                for area in self._engine.areas
             ),
-            compiled=self._planner.compiled,
+            compiled=self._engine.planner.compiled,
             repairs=self._repairs(),
         )
 
-    def routes(self) -> tuple[RouteReport, ...]:
-        """All routes that the node wants, by family and prefix."""
+    def routes(self) -> Iterator[RouteReport | None]:
+        """All routes that the node wants, by family and prefix, bit by bit: there may be many (`query.Answer`)."""
         state = self._dataplane.state
-        found = state.routes.values() if state is not None else ()
+        ranked: list[tuple[bytes, int, Route]] = []
+        for route in state.routes.values() if state is not None else ():
+            ranked.append((_rank(route.prefix), route.metric, route))
+            yield None
+        ranked.sort(key=lambda entry: entry[:2])
+        refused = self._dataplane.refused
         peers = {session.peer: session.node for session in self._sessions()}
-        ordered = sorted(found, key=lambda route: (route.family, ip_network(route.prefix)))
-        return tuple(self._route(route, peers) for route in ordered)
-
-    def _route(self, route: Route, peers: Mapping[str, str]) -> RouteReport:
-        refused = self._dataplane.refused.get(route_owner(route.key), "")
-        return RouteReport(
-            prefix=route.prefix,
-            kind=route.kind,
-            ways=tuple(map(_way, route.next_hops)),
-            protocol=route.protocol,
-            metric=route.metric,
-            origin=str(route.origin),
-            word=word(route.origin.kind, route.origin.name, peers),
-            state="waits" if route.waits_for else "refused" if refused else "in force",
-            reason=route.waits_for or refused,
-        )
+        for _, _, route in ranked:
+            yield _report(route, peers, refused.get(route_owner(route.key), ""))
 
     def endpoints(self) -> tuple[EndpointReport, ...]:
         """All local endpoints, by identity."""
@@ -103,6 +89,27 @@ class Answers:
             )
             for endpoint in sorted(self._endpoints.attached, key=lambda endpoint: endpoint.id)
         )
+
+
+def _rank(prefix: str) -> bytes:
+    """Orders prefixes by family, address and length."""
+    address, _, length = prefix.partition("/")
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    return bytes((len(packed), *packed, int(length)))
+
+
+def _report(route: Route, peers: Mapping[str, str], refused: str) -> RouteReport:
+    return RouteReport(
+        prefix=route.prefix,
+        kind=route.kind,
+        ways=tuple(map(_way, route.next_hops)),
+        protocol=route.protocol,
+        metric=route.metric,
+        origin=str(route.origin),
+        word=word(route.origin.kind, route.origin.name, peers),
+        state="waits" if route.waits_for else "refused" if refused else "in force",
+        reason=route.waits_for or refused,
+    )
 
 
 def _way(hop: NextHop) -> str:

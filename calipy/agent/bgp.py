@@ -6,23 +6,24 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from calipy.agent.feed import Feed
 from calipy.bgp import announcements, topology
 from calipy.bgp.exabgp_config import refused
+from calipy.bgp.passwords import Passwords
 from calipy.bgp.peers import Peer, Topology
 from calipy.bgp.session import Session
 from calipy.conversion.nodes import node_address
-from calipy.datastore.stores import NotFound, Store, StoreError
+from calipy.datastore.stores import Store
 from calipy.explain.report import SessionReport
 from calipy.felix.calc.world import Event, RoutesLearned
 from calipy.felix.dataplane import Dataplane
 from calipy.felix.drivers.routes import LEARNED_LEFTOVER
 from calipy.felix.endpoints import Endpoints
 from calipy.model.routes import LearnedRoute
-from calipy.resources import bgp_configurations, bgp_peers, secrets
+from calipy.resources import bgp_configurations, bgp_peers
 from calipy.resources.secrets import SecretKeySelector
 from calipy.settings import Settings
 from calipy.telemetry import Metrics
@@ -30,7 +31,7 @@ from calipy.telemetry import Metrics
 STARTUP_S = 30.0
 """So long after the start each session must be up for the node to be ready; later one is enough (Calico)."""
 _SECRETS_EVERY_S = 30.0
-"""Secrets are read by name, for which the agent needs no right to list them; so often they are read again."""
+"""Nobody tells of a Secret that changes: so often they are read again."""
 _TOPOLOGY = frozenset({"Node", "BGPConfiguration", "BGPPeer"})
 _ANNOUNCED = frozenset({"BlockAffinity", "IPPool", "BGPConfiguration"})
 _STATES = ("up", "connected", "down")
@@ -50,16 +51,18 @@ class Bgp:
         post: Callable[[Sequence[Event]], asyncio.Future[int]],
         metrics: Metrics,
     ) -> None:
-        self._settings, self._store, self._feed, self._endpoints = settings, store, feed, endpoints
+        self._settings, self._feed, self._endpoints = settings, feed, endpoints
         self._dataplane, self._post = dataplane, post
         self._start_s = time.monotonic()
         self._changed = asyncio.Event()
         self._new_topology = True
         self._topology = Topology(node=settings.node)
-        self._passwords: dict[SecretKeySelector, str] = {}
+        self._passwords = Passwords(store, settings.namespace)
         self._refused: Mapping[str, str] = {}
         self._problems: tuple[str, ...] = ()
         self._session = Session(settings.run_folder, self._learned, self._told)
+        feed.listen(self._fed)
+        endpoints.listen(self._changed.set)
         for state in _STATES:
             metrics.bgp_peers.labels(state).set_function(partial(self._count, state))
 
@@ -74,8 +77,6 @@ class Bgp:
 
     async def run(self) -> None:
         """Follows the store and the endpoints, without end. Raises OSError where the pipe's socket can't be made."""
-        self._feed.listen(self._fed)
-        self._endpoints.listen(self._changed.set)
         self._changed.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._session.run())
@@ -91,6 +92,11 @@ class Bgp:
         if not self.wanted:
             return ""
         return self._session.problem or readiness(self.sessions(), time.monotonic() - self._start_s)
+
+    def degradation(self) -> str:
+        """What of the configuration isn't followed, and which peers lack their password. Calico's node is ready with
+        all of that: only sessions count."""
+        return "; ".join(self._problems) if self.wanted else ""
 
     # --- what happens ---
 
@@ -112,11 +118,17 @@ class Bgp:
                 async with asyncio.timeout(_SECRETS_EVERY_S if self._references() else None):
                     await self._changed.wait()
             self._changed.clear()
-            if self._new_topology:
-                self._new_topology = False
-                self._topology = self._compute_topology()
-            passwords = await self._read_passwords()
-            self._configure(passwords)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Has the session be as store and endpoints want it now."""
+        if self._new_topology:
+            self._new_topology = False
+            self._topology = self._compute_topology()
+        references = self._references()
+        await self._passwords.read(references.values())
+        known = self._passwords.known
+        self._configure({name: known[reference] for name, reference in references.items() if reference in known})
 
     def _compute_topology(self) -> Topology:
         return topology.compute(
@@ -129,11 +141,11 @@ class Bgp:
         )
 
     def _configure(self, passwords: Mapping[str, str]) -> None:
-        self._refused = refused(self._topology, passwords)
-        problems = (*self._topology.problems, *self._refused.values())
+        self._refused = refused(self._topology, passwords, self._passwords.unknown)
+        problems = (*self._topology.problems, *_by_reason(self._refused))
         for problem in problems:
             if problem not in self._problems:
-                log.error("BGP: %s", problem)
+                log.error("%s", problem)
         self._problems = problems
         announced = announcements.compute(
             self._settings.node,
@@ -145,34 +157,8 @@ class Bgp:
         )
         self._session.configure(self._topology, passwords, announced)
 
-    # --- passwords ---
-
     def _references(self) -> dict[str, SecretKeySelector]:
         return {peer.name: peer.password for peer in self._topology.peers if peer.password is not None}
-
-    async def _read_passwords(self) -> dict[str, str]:
-        """By peer name. While the store can't be read, a password that was known stays."""
-        references = self._references()
-        known = {}
-        for reference in set(references.values()):
-            text = await self._read_password(reference)
-            if text is not None:
-                known[reference] = text
-        self._passwords = known
-        return {name: known[reference] for name, reference in references.items() if reference in known}
-
-    async def _read_password(self, reference: SecretKeySelector) -> str | None:
-        try:
-            stored = await self._store.get(secrets.KIND, reference.name, self._settings.namespace)
-            return stored.value.text(reference.key)
-        except NotFound:
-            return None
-        except ValueError as error:
-            log.error("BGP: %s", error)
-            return None
-        except StoreError as error:
-            log.warning("BGP: a password can't be read: %s", error)
-            return self._passwords.get(reference)
 
     # --- what is told ---
 
@@ -212,3 +198,12 @@ def readiness(sessions: Sequence[SessionReport], age_s: float) -> str:
 
 def _named(session: SessionReport) -> str:
     return f"{session.name} ({session.reason})" if session.reason else session.name
+
+
+def _by_reason(refused: Mapping[str, str]) -> Iterator[str]:
+    """One line for all peers that are refused for the same reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        names.setdefault(reason, []).append(name)
+    for reason, peers in names.items():
+        yield f"{', '.join(peers)}: {reason}"

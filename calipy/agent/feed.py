@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from calipy.datastore.batches import Batch
 from calipy.datastore.stores import Stored
+from calipy.felix.calc import world
 from calipy.felix.calc.world import Bookmark, Event, ResourceGone, ResourcePut
 from calipy.ipam.allocator import Inputs
 from calipy.resources import block_affinities, ip_pools, ip_reservations, ipam_configurations, kinds, nodes
@@ -37,18 +38,7 @@ class Source(Protocol):
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
 
-WATCHED = (
-    "Node",
-    "Namespace",
-    "Pod",
-    "IPPool",
-    "BlockAffinity",
-    "IPReservation",
-    "IPAMConfiguration",
-    "FelixConfiguration",
-    "BGPConfiguration",
-    "BGPPeer",
-)
+WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer")
 
 
 def watched() -> tuple[Kind[Any], ...]:
@@ -71,6 +61,9 @@ class Feed(Inputs):
         self._judged: tuple[IPPool, ...] | None = None
         """All of them as they stand to each other; None = something has changed since."""
         self._refused: dict[Key, str] = {}
+        self.newest: dict[str, int] = {}
+        """Kind -> revision of the last change of any object of it. How far the store has come besides doesn't count: it
+        comes further with every write of anybody's."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.in_sync = asyncio.Event()
         self.pulse = Pulse()
@@ -105,6 +98,8 @@ class Feed(Inputs):
         for event in batch.events:
             if event.object is None:
                 continue
+            kind = event.object.key.kind
+            self.newest[kind] = max(event.revision, self.newest.get(kind, 0))
             if event.type == "deleted":
                 events += self._gone(event.object.key, event.revision)
             else:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from calipy.agent.feed import Feed
 from calipy.conversion.pods import pod_addresses
 from calipy.datastore.mirror import Mirror
-from calipy.felix.calculator import Calculator
-from calipy.felix.dataplane import Area, Dataplane
-from calipy.felix.endpoints import Endpoints
+from calipy.felix.dataplane import Dataplane
+from calipy.felix.engine import Engine
 from calipy.resources import pods
 from calipy.telemetry import Health, Heartbeat, Metrics
 
@@ -19,9 +17,11 @@ CALCULATION_MOST_S, DATAPLANE_MOST_S, FEED_MOST_S, LOOP_MOST_S = 30.0, 90.0, 30.
 _WAITING, _LISTING, _IN_SYNC = 1, 2, 3
 
 
-def publish_kernel(metrics: Metrics, dataplane: Dataplane, areas: Sequence[Area], endpoints: Endpoints) -> None:
+def publish_kernel(metrics: Metrics, engine: Engine) -> None:
     """What the kernel's keeper knows."""
-    metrics.endpoints.set_function(lambda: len(endpoints.attached))
+    dataplane, areas = engine.dataplane, engine.areas
+    metrics.endpoints.set_function(lambda: len(engine.endpoints.attached))
+    engine.calculator.pulse.ended = metrics.calculation_time.observe
     metrics.routes.set_function(lambda: len(dataplane.state.routes) if dataplane.state else 0)
     dataplane.pulse.ended = metrics.apply_time.observe
     for name, meaning, attribute in (
@@ -50,9 +50,20 @@ def publish_store(metrics: Metrics, feed: Feed, mirror: Mirror) -> None:
     )
 
 
-def watch_loops(health: Health, calculator: Calculator, dataplane: Dataplane, feed: Feed, loop: Heartbeat) -> None:
+def report_ready(health: Health, dataplane: Dataplane, feed: Feed, mirror: Mirror) -> None:
+    """What readiness waits for, by Felix's names where it has them."""
+    ready = health.ready
+    ready["CalculationGraph"] = lambda: "" if feed.in_sync.is_set() else "not in sync with the datastore yet"
+    ready["InternalDataplaneMainLoop"] = lambda: (
+        "" if dataplane.first_apply.is_set() else "the kernel hasn't been brought up to date yet"
+    )
+    ready["Datastore"] = lambda: "; ".join(sorted({c.error for c in mirror.connections.values() if c.error}))
+    ready["Kernel"] = lambda: "; ".join(dataplane.refused.values())
+
+
+def watch_loops(health: Health, engine: Engine, feed: Feed, loop: Heartbeat) -> None:
     """The long loops, by Felix's names where it has them: a turn that doesn't end, or a beat that doesn't come."""
-    health.watch("CalculationGraph", calculator.pulse.silent_s, CALCULATION_MOST_S)
-    health.watch("InternalDataplaneMainLoop", dataplane.pulse.silent_s, DATAPLANE_MOST_S)
+    health.watch("CalculationGraph", engine.calculator.pulse.silent_s, CALCULATION_MOST_S)
+    health.watch("InternalDataplaneMainLoop", engine.dataplane.pulse.silent_s, DATAPLANE_MOST_S)
     health.watch("Datastore", feed.pulse.silent_s, FEED_MOST_S)
     health.watch("EventLoop", loop.silent_s, LOOP_MOST_S)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
+from calipy.agent.feed import Feed
 from calipy.cni.errors import CniError, Code
 from calipy.cni.wiring import GATEWAYS, Wiring, host_rise
+from calipy.datastore.mirror import Mirror
 from calipy.felix.dataplane import Refused
 from calipy.felix.endpoints import Endpoints
 from calipy.ipam.allocator import Allocator, Request
@@ -79,14 +81,16 @@ def _refused(error: Refused) -> CniError:
 
 
 class _Round:
-    """Addresses whose flows are looked for together."""
+    """Addresses whose flows are looked for together. One of those who wait leads, the others hear when he ends: all in
+    the same turn of the loop, so that what they do next is shared, too."""
 
-    __slots__ = ("addresses", "done", "error")
+    __slots__ = ("addresses", "done", "error", "led")
 
     def __init__(self) -> None:
         self.addresses: set[str] = set()
         self.done = False
         self.error: OSError | None = None
+        self.led: asyncio.Future[None] | None = None
 
 
 class FlushedFlows:
@@ -105,13 +109,21 @@ class FlushedFlows:
             return
         mine = self._next
         mine.addresses.update(addresses)
-        async with self._turn:
-            if not mine.done:  # whoever began may have been cancelled: then the next of his round does it
-                if self._next is mine:
-                    self._next = _Round()
-                await self._look(mine)
+        while not mine.done:  # whoever led may have been cancelled: then the next of his round does
+            await (asyncio.shield(mine.led) if mine.led is not None else self._lead(mine))
         if mine.error is not None:
             raise mine.error
+
+    async def _lead(self, round_: _Round) -> None:
+        led = round_.led = asyncio.get_running_loop().create_future()
+        try:
+            async with self._turn:
+                if self._next is round_:
+                    self._next = _Round()
+                await self._look(round_)
+        finally:
+            round_.led = None
+            led.set_result(None)
 
     async def _look(self, round_: _Round) -> None:
         loop = asyncio.get_running_loop()
@@ -191,3 +203,18 @@ class TunnelAddresses:
     async def release(self, handle: str) -> object:
         """Gives it back."""
         return await self._allocator.release(handle)
+
+
+def reconnections(feed: Feed, mirror: Mirror) -> asyncio.Event:
+    """Set whenever the store is back after it was away."""
+    back, since_s = asyncio.Event(), 0.0
+
+    def look(_: frozenset[str]) -> None:
+        nonlocal since_s
+        latest_s = max((found.since_s for found in mirror.connections.values() if found.up), default=0.0)
+        if latest_s > since_s:
+            since_s = latest_s
+            back.set()
+
+    feed.listen(look)
+    return back

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from calipy.datastore.stores import NotFound, Store
 from calipy.felix.calc.configuration import merge
 from calipy.felix.calc.settings import FelixSettings
 from calipy.resources import felix_configurations, nodes
-from calipy.resources.felix_configurations import FelixConfiguration, Value, without_effect
+from calipy.resources.felix_configurations import FelixConfiguration, Value
 from calipy.resources.metadata import Refused, accept
-
-log = logging.getLogger("calipy.agent.live")
 
 FIXED: Mapping[str, str] = {"interface_prefixes": "interfacePrefix"}
 """What holds for the life of a process: attribute of FelixSettings -> FelixConfiguration's name."""
@@ -29,7 +26,6 @@ class LiveSettings:
     def __init__(self, node: str, process: Mapping[str, Mapping[str, Value]]) -> None:
         self._node = node
         self._process = process
-        self._told: dict[str, tuple[str, ...]] = {}
         self._fixed: FelixSettings | None = None
         self.current = merge(node, (), {}, process)
         self.changed: Callable[[FelixSettings], None] = lambda settings: None
@@ -58,14 +54,6 @@ class LiveSettings:
         if settings != self.current:
             self.current = settings
             self.changed(settings)
-
-    def warn(self, configurations: Iterable[FelixConfiguration]) -> None:
-        """Tells, once, of fields that nothing here reads."""
-        for configuration in configurations:
-            name, idle = configuration.metadata.name, without_effect(configuration)
-            if idle and self._told.get(name) != idle:
-                log.warning("FelixConfiguration/%s: nothing reads %s: CalIPy has no such part", name, ", ".join(idle))
-            self._told[name] = idle
 
 
 def _is_right(configuration: FelixConfiguration) -> bool:

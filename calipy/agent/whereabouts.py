@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from concurrent.futures import Executor
 from typing import Protocol
 
 from calipy.datastore.stores import Store, StoreError
 from calipy.model.links import Link, LinkAddress
 from calipy.node import bootstrap, identity
-from calipy.node.addresses import Evidence, NoAddress, choose, source_towards
+from calipy.node.addresses import Choice, Evidence, NoAddress, choose
+from calipy.node.reach import source_towards
 from calipy.resources import nodes
 from calipy.resources.metadata import Refused
 from calipy.resources.nodes import Node
@@ -21,6 +21,13 @@ from calipy.settings import Autodetection, Settings
 log = logging.getLogger("calipy.agent.whereabouts")
 
 _RETRY_S = 2.0
+_LOOK_EVERY_S, _AGAIN_S = 60.0, 10.0
+"""How often can-reach is asked by the clock: calico/node's AUTODETECT_POLL_INTERVAL; sooner where it finds none."""
+LOOK_UP_MOST_S = 20.0
+"""For can-reach's destination, where it is a name: time for three name servers, of which two don't answer
+(resolv.conf(5): 5 s for each)."""
+FIRST_LOOK_S = 2.0
+"""The same at start, for a node that has an address already: its pods are not to wait for name servers."""
 _NOTES = {4: nodes.IPV4_ADDRESS, 6: nodes.IPV6_ADDRESS}
 
 
@@ -34,11 +41,10 @@ class Host(Protocol):
 class Whereabouts:
     """Keeps the Node object right."""
 
-    def __init__(self, store: Store, settings: Settings, host: Host, thread: Executor) -> None:
+    def __init__(self, store: Store, settings: Settings, host: Host) -> None:
         self._store = store
         self._settings = settings
         self._host = host
-        self._thread = thread
         self._moved = asyncio.Event()
         self._told: dict[int, str] = {}
         self.problem = ""
@@ -49,70 +55,106 @@ class Whereabouts:
         self._moved.set()
 
     async def introduce(self) -> None:
-        """First objects of the cluster, this node's own, and where it is. Returns when the store has all of it; a node
-        without an address waits for one."""
+        """First objects of the cluster, this node's own, and where it is. Returns when the store has all of it. A node
+        for which no address is found goes on with the last one, if a link still has that; else it waits for one."""
         while True:
             self._moved.clear()
             try:
                 pools = {} if self._settings.no_default_pools else self._settings.pools
                 await bootstrap.ensure_cluster(self._store, pools)
-                await identity.ensure(self._store, self._settings.node)
+                await identity.ensure(self._store, self._settings.node, self._settings.node_labels)
                 number = self._settings.as_number  # where none is given, the annotation is the operator's
-                await self._settle({nodes.AS_NUMBER: number} if number else {})
+                await self._settle({nodes.AS_NUMBER: number} if number else {}, first=True)
                 return
             except (StoreError, Refused, NoAddress) as error:
                 self._complain(str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), _RETRY_S)
+            await self._wait(_RETRY_S)
 
     async def keep(self) -> None:
         """Follows the host's addresses, without end. Where a method finds none any more, the last one stays."""
         while True:
-            await self._moved.wait()
+            await self._wait(self._patience_s())
             self._moved.clear()
             try:
-                await self._settle({})
+                await self._settle({}, first=False)
             except NoAddress as error:
-                self._complain(f"{error}; the last one stays")
+                self._complain(str(error))
             except (StoreError, Refused) as error:
                 self._complain(str(error))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._moved.wait(), _RETRY_S)
+                await self._wait(_RETRY_S)
                 self._moved.set()
 
-    async def _settle(self, notes: dict[str, str | None]) -> None:
-        node = (await self._store.get(nodes.KIND, self._settings.node)).value
-        for family, asked, method in (
-            (4, self._settings.ip, self._settings.ip_method),
-            (6, self._settings.ip6, self._settings.ip6_method),
-        ):
-            choice = choose(asked, method, family, await self._evidence(node, family, method))
-            notes[_NOTES[family]] = choice.address if choice else None
-            said = f"{choice.address}: {choice.reason}" if choice else ""
-            if said and self._told.get(family) != said:
-                self._told[family] = said
-                log.info("this node's IPv%d address is %s", family, said)
-        await identity.annotate(self._store, self._settings.node, notes)
-        self.problem = ""
+    async def _wait(self, seconds: float | None) -> None:
+        """For news of the host, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
 
-    async def _evidence(self, node: Node, family: int, method: Autodetection) -> Evidence:
-        source, unreachable = "", ""
-        if method.method == "can-reach":
-            loop = asyncio.get_running_loop()
+    def _patience_s(self) -> float | None:
+        """can-reach depends on routes and on names too, and of those nobody tells."""
+        if not any(method.method == "can-reach" for _, _, method in self._asked()):
+            return None
+        return _AGAIN_S if self.problem else _LOOK_EVERY_S
+
+    def _asked(self) -> tuple[tuple[int, str, Autodetection], ...]:
+        """By family: what is asked for, and the method."""
+        settings = self._settings
+        return (4, settings.ip, settings.ip_method), (6, settings.ip6, settings.ip6_method)
+
+    async def _settle(self, notes: dict[str, str | None], *, first: bool) -> None:
+        """Writes down `notes` and the addresses that are found. Where none is, the one that the node has stays; at
+        `first` only if a link still has it. Raises NoAddress, StoreError, Refused."""
+        node = (await self._store.get(nodes.KIND, self._settings.node)).value
+        missing: list[str] = []
+        for family, asked, method in self._asked():
+            current = node.metadata.annotations.get(_NOTES[family], "")
+            stays = self._has(current) if first else bool(current)
+            source, unreachable = "", ""
+            if asked == "autodetect" and method.method == "can-reach":
+                patience_s = FIRST_LOOK_S if first and stays else LOOK_UP_MOST_S
+                source, unreachable = await _source_towards(method.arguments[0], family, patience_s)
+            evidence = self._evidence(node, current, source, unreachable)
             try:
-                source = await loop.run_in_executor(self._thread, source_towards, method.arguments[0], family)
-            except OSError as error:
-                unreachable = error.strerror or str(error)
+                choice = choose(asked, method, family, evidence)
+            except NoAddress as error:
+                if not stays:
+                    raise
+                missing.append(f"{error}; the last one stays")
+                continue
+            notes[_NOTES[family]] = choice.address if choice else None
+            self._tell(family, choice)
+        await identity.annotate(self._store, self._settings.node, notes)
+        self._complain("; ".join(missing))
+
+    def _has(self, current: str) -> bool:
+        """Whether a link has the address, 10.9.0.11/24."""
+        address = current.partition("/")[0]
+        return any(found.address == address for found in self._host.addresses)
+
+    def _evidence(self, node: Node, current: str, source: str, unreachable: str) -> Evidence:
         return Evidence(
             links=self._host.links,
             addresses=tuple(self._host.addresses),
-            current=node.metadata.annotations.get(_NOTES[family], ""),
+            current=current,
             internal=tuple(address.address for address in node.status.addresses if address.type == "InternalIP"),
             source=source,
             unreachable=unreachable,
         )
 
+    def _tell(self, family: int, choice: Choice | None) -> None:
+        if choice is not None and self._told.get(family) != choice.address:
+            self._told[family] = choice.address
+            log.info("this node's IPv%d address is %s: %s", family, choice.address, choice.reason)
+
     def _complain(self, problem: str) -> None:
-        if problem != self.problem:
+        if problem and problem != self.problem:
             log.error("node %s: %s", self._settings.node, problem)
         self.problem = problem
+
+
+async def _source_towards(destination: str, family: int, patience_s: float) -> tuple[str, str]:
+    """The source address, or why there is none."""
+    try:
+        return await source_towards(destination, family, patience_s), ""
+    except OSError as error:
+        return "", error.strerror or str(error)

@@ -24,7 +24,7 @@ class Gone(Exception):
     """The connection is no good any more; the message says why."""
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """ExaBGP takes a command not; its own log says why."""
 
 
@@ -50,16 +50,22 @@ class Channel:
         """Reads until the connection ends, or a line is longer than any that makes sense."""
         until = time.monotonic() + _SLICE_S
         try:
-            while line := await self._reader.readline():
+            while line := await self._next():
                 self._take(line)
                 if time.monotonic() >= until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + _SLICE_S
-        except (OSError, ValueError) as error:
-            log.warning("BGP: the pipe's connection: %s", error)
         finally:
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(Gone("the pipe has hung up"))
+
+    async def _next(self) -> bytes:
+        """A line; empty at the end."""
+        try:
+            return await self._reader.readline()
+        except (OSError, ValueError) as error:
+            log.warning("the pipe's connection: %s", error)
+            return b""
 
     def _take(self, line: bytes) -> None:
         if line.startswith(_NEWS):
@@ -70,7 +76,7 @@ class Channel:
             self._each(line)
 
     async def ask(self, command: str, each: Callable[[bytes], None] | None = None) -> None:
-        """Has ExaBGP carry out a command. Raises Refused, or Gone where no answer came."""
+        """Has ExaBGP carry out a command. Raises CommandRefused, or Gone where no answer came."""
         self._each = each or self._unasked
         self._answer = asyncio.get_running_loop().create_future()
         try:
@@ -82,7 +88,7 @@ class Channel:
         finally:
             self._answer, self._each = None, self._unasked
         if not taken:
-            raise Refused(command)
+            raise CommandRefused(command)
 
     def say(self, line: str) -> None:
         """Sends a line that has no answer."""

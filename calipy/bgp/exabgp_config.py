@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from calipy.bgp.peers import Peer, Topology, guarded_addresses
+from calipy.resources.secrets import SecretKeySelector
 
 PROCESS = "calipy"
 """Name of the API process in the file."""
@@ -40,18 +41,22 @@ def render(topology: Topology, passwords: Mapping[str, str], run: Sequence[str],
     return "\n".join(sections)
 
 
-def refused(topology: Topology, passwords: Mapping[str, str]) -> dict[str, str]:
-    """Peer name -> why `render` leaves it out: its password is unknown or can't be a TCP MD5 key (RFC 2385)."""
+def refused(
+    topology: Topology, passwords: Mapping[str, str], unknown: Mapping[SecretKeySelector, str] | None = None
+) -> dict[str, str]:
+    """Peer name -> why `render` leaves it out: its password is unknown or can't be a TCP MD5 key (RFC 2385). `unknown`:
+    why a password isn't known, with the remedy."""
     reasons = {}
     for peer in topology.peers:
         reference = peer.password
         if reference is None:
             continue
         password = passwords.get(peer.name)
-        where = f"peer {peer.name}: password from Secret {reference.name}, key {reference.key}"
+        where = f"password from Secret {reference.name}, key {reference.key}"
         if password is None:
             if not reference.optional:
-                reasons[peer.name] = f"{where}: is not known, so the session stays down; create the Secret"
+                why = (unknown or {}).get(reference, "create the Secret")
+                reasons[peer.name] = f"{where}: is not known, so the session stays down; {why}"
         elif not 1 <= len(password.encode()) <= _MOST_PASSWORD:
             size = f"has {len(password.encode())} bytes"
             reasons[peer.name] = f"{where}: {size}, so the session stays down; write 1 to {_MOST_PASSWORD} bytes"
@@ -72,6 +77,7 @@ def environment() -> Mapping[str, str]:
         "exabgp_log_configuration": "true",
         "exabgp_log_destination": "stdout",
         "exabgp_log_level": "INFO",
+        "exabgp_log_processes": "false",  # a line for each route and peer; of failures its answers tell
         "exabgp_log_short": "false",
         "exabgp_log_statistics": "false",
         "exabgp_reactor_speed": "10",

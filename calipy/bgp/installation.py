@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -23,14 +23,18 @@ class Rejected(Exception):
     """ExaBGP finds a file unsound; the message says what it said."""
 
 
-async def install(path: Path, text: str, secrets: Iterable[str] = ()) -> None:
-    """Writes `text` beside `path`, has ExaBGP check it, and renames it into place, mode 0600. Raises Rejected, or
-    OSError; then `path` stays as it was. What ExaBGP says of it is told on without the `secrets`."""
+async def install(path: Path, text: str, secrets: Iterable[str], overtaken: Callable[[], bool]) -> bool:
+    """Writes `text` beside `path`, has ExaBGP check it, and renames it into place, mode 0600; False = it wasn't, for it
+    was `overtaken` meanwhile. Raises Rejected, or OSError; then `path` stays as it was. What ExaBGP says of it is told
+    on without the `secrets`."""
     fresh = path.with_name(path.name + ".new")
     try:
         _write(fresh, text)
         await _validate(fresh, tuple(secrets))
+        if overtaken():
+            return False
         fresh.rename(path)
+        return True
     finally:
         fresh.unlink(missing_ok=True)
 

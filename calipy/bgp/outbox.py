@@ -7,11 +7,15 @@ own. On each session the full set goes out, for ExaBGP forgets what it was given
 configuration; then End-of-RIB (RFC 4724 2), at which the peer drops what it kept of the session before and has not
 heard again.
 
+A peer that is to hear nothing and of which ExaBGP holds nothing is forgotten, once the second after its last command is
+over; so is a prefix.
+
 Peers go by address. The clock is an argument: monotonic seconds.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 
@@ -29,7 +33,7 @@ class Order(Struct, frozen=True, gc=False, kw_only=True):
 
     peer: str
     session: int
-    """Which of the peer's sessions it is for."""
+    """Which session it is for: each has a number of its own."""
     announce: tuple[Announcement, ...] = ()
     withdraw: tuple[str, ...] = ()
     end_of_rib: bool = False
@@ -40,6 +44,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
+        self._numbers = itertools.count(1)
 
     # --- what happens ---
 
@@ -51,26 +56,29 @@ class Outbox:
             peer.wanted = address in announcements
             peer.desired = {found.prefix: found for found in announcements.get(address, ())}
             peer.look_s = -math.inf
+        self._forget()
 
     def up(self, address: str, now_s: float) -> None:
         """A session has come up."""
-        self._peers.setdefault(address, _Peer()).begin(now_s)
+        self._peers.setdefault(address, _Peer()).begin(next(self._numbers), now_s)
 
     def down(self, address: str) -> None:
         """A session has ended; ExaBGP keeps what it was given."""
         if address in self._peers:
             self._peers[address].up = False
+            self._forget()
 
     def gone(self, address: str) -> None:
         """ExaBGP no longer has the peer: what it was given is forgotten."""
         if address in self._peers:
-            peer = self._peers[address]
-            peer.up, peer.given = False, {}
+            self._peers[address].end()
+            self._forget()
 
     def lost(self) -> None:
         """ExaBGP can't be reached: what it holds is to be found out anew."""
-        for address in self._peers:
-            self.gone(address)
+        for peer in self._peers.values():
+            peer.end()
+        self._forget()
 
     def found(self, address: str, prefixes: Iterable[str]) -> None:
         """ExaBGP was given these for the peer, by whomever, and with what is not known."""
@@ -83,6 +91,7 @@ class Outbox:
 
     def next(self, now_s: float) -> Order | None:
         """The next command; None = nothing is due. To be carried out before the next is asked for."""
+        self._forget(now_s)
         for address, peer in self._peers.items():
             if peer.wanted and peer.up and peer.look_s <= now_s:
                 order = peer.order(address, now_s)
@@ -100,25 +109,32 @@ class Outbox:
         )
 
     def deadline(self) -> float | None:
-        """When something will be due; None = not before something happens."""
-        waits = [peer.look_s for peer in self._peers.values() if peer.wanted and peer.up and peer.look_s < math.inf]
-        return min(waits, default=None)
+        """When `next` will have something to give or to forget; None = not before something happens."""
+        waits = [peer.look_s for peer in self._peers.values() if peer.wanted and peer.up]
+        first = min([*waits, *(peer.forget_s for peer in self._peers.values())], default=math.inf)
+        return first if first < math.inf else None
 
     def landed(self, order: Order, now_s: float) -> None:
         """ExaBGP has taken it."""
-        self._peers[order.peer].landed(order, now_s)
+        self._peers.setdefault(order.peer, _Peer()).landed(order, now_s)
 
     def refused(self, order: Order, now_s: float) -> None:
         """ExaBGP has not taken it, or part of it: it is tried again, ever less often."""
-        self._peers[order.peer].refused(order, now_s)
+        self._peers.setdefault(order.peer, _Peer()).refused(order, now_s)
 
     def addresses(self) -> frozenset[str]:
-        """All peers that ever were."""
+        """All peers of which anything is held."""
         return frozenset(self._peers)
 
     def announced(self, address: str) -> int:
         """How many prefixes ExaBGP was given for the peer."""
         return len(self._peers[address].given) if address in self._peers else 0
+
+    def _forget(self, now_s: float = -math.inf) -> None:
+        for address, peer in tuple(self._peers.items()):
+            peer.forget(now_s)
+            if peer.idle:
+                del self._peers[address]
 
 
 class _Peer:
@@ -139,12 +155,25 @@ class _Peer:
         """When the last command for a prefix was."""
         self.look_s = math.inf
         """When something may be due."""
+        self.forget_s = math.inf
+        """When the last of `told_s` no longer matters."""
         self.retry_s = -math.inf
         self.failures = 0
 
-    def begin(self, now_s: float) -> None:
+    @property
+    def idle(self) -> bool:
+        return not (self.wanted or self.up or self.given or self.told_s)
+
+    def forget(self, now_s: float) -> None:
+        if self.forget_s <= now_s:
+            self.told_s, self.forget_s = {}, math.inf
+
+    def end(self) -> None:
+        self.up, self.given = False, {}
+
+    def begin(self, session: int, now_s: float) -> None:
         self.up, self.up_s, self.owes_end = True, now_s, True
-        self.session += 1
+        self.session = session
         self.told = set()
         self.retry_s, self.failures = -math.inf, 0
         self.look_s = -math.inf
@@ -186,12 +215,15 @@ class _Peer:
         if order.session == self.session:
             self.failures = 0
             self.told.update(announcement.prefix for announcement in order.announce)
+            self.told.difference_update(order.withdraw)
             self.owes_end = self.owes_end and not order.end_of_rib
 
     def refused(self, order: Order, now_s: float) -> None:
         self._note(order, now_s)
         for announcement in order.announce:
             self.given[announcement.prefix] = None
+        for prefix in self.given.keys() & set(order.withdraw):
+            self.given[prefix] = None
         self.retry_s = now_s + min(2.0**self.failures, _AGAIN_MOST_S)
         self.failures += 1
 
@@ -199,4 +231,5 @@ class _Peer:
         self.told_s = {prefix: at_s for prefix, at_s in self.told_s.items() if at_s + APART_S > now_s}
         for prefix in (*(announcement.prefix for announcement in order.announce), *order.withdraw):
             self.told_s[prefix] = now_s
+        self.forget_s = now_s + APART_S if self.told_s else math.inf
         self.look_s = -math.inf

@@ -10,6 +10,12 @@ from msgspec import Struct
 from calipy.resources.secrets import SecretKeySelector
 
 NextHopMode = Literal["Auto", "Self", "Keep"]
+DEFAULT_HOLD_S = 90
+
+
+def family_of(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
 
 
 class Peer(Struct, frozen=True, gc=False, kw_only=True, order=True):
@@ -24,7 +30,7 @@ class Peer(Struct, frozen=True, gc=False, kw_only=True, order=True):
     port: int = 179
     passive: bool = False
     """It waits for the other side to connect (RFC 4271 8.1.3): one side only, or sessions collide."""
-    hold_time_s: int = 90
+    hold_time_s: int = DEFAULT_HOLD_S
     restart_time_s: int = 120
     """Graceful restart (RFC 4724); 0 = none."""
     ttl_security: int = 0
@@ -43,7 +49,7 @@ class Peer(Struct, frozen=True, gc=False, kw_only=True, order=True):
     @property
     def family(self) -> int:
         """4 or 6."""
-        return 6 if ":" in self.address else 4
+        return family_of(self.address)
 
     @property
     def external(self) -> bool:
@@ -63,6 +69,11 @@ class Topology(Struct, frozen=True, gc=False, kw_only=True):
     """By name."""
     problems: tuple[str, ...] = ()
     """What of the configuration can't be followed, each with object, field, value, reason and remedy."""
+
+    @property
+    def shortest_hold_s(self) -> int:
+        """Peers without a hold time (0) don't count."""
+        return min((peer.hold_time_s for peer in self.peers if peer.hold_time_s), default=DEFAULT_HOLD_S)
 
 
 def guarded_addresses(peers: Iterable[Peer]) -> frozenset[str]:

@@ -36,7 +36,10 @@ def run(folder: Path) -> NoReturn:
     write_sign(str(sign), time.clock_gettime(time.CLOCK_BOOTTIME), _START_LIMIT_S)
     # The interpreter's own ExaBGP, whatever PATH says.
     command = [sys.executable, "-m", "calipy.bgp.speaker", "server", str(path)]
-    os.execve(command[0], command, {**os.environ, **environment()})
+    # Without a file of settings, be it empty, ExaBGP advises at each start to make one in our package.
+    settings = folder / "exabgp.env"
+    settings.touch()
+    os.execve(command[0], command, {**os.environ, **environment(), "EXABGP_ENVFILE": str(settings)})
 
 
 def wait_for(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Each session's state, since when it is so, and why. Peers go by address; times are monotonic seconds."""
+"""Each session's state, since when it is so, and why. Peers go by address; times are monotonic seconds.
+
+Of a peer that isn't wanted only a session that is up is remembered: ExaBGP has it until its next reload.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,18 @@ class Standings:
 
     def __init__(self, now_s: float) -> None:
         self._start_s = now_s
+        self._wanted: frozenset[str] | None = None
+        """None = not yet known, so all are remembered."""
         self._standings: dict[str, Standing] = {}
         self._before: dict[str, float] = {}
         """Since when sessions were up that were up at the last loss."""
         self._said: dict[str, str] = {}
         """Why a NOTIFICATION ends the session that is about to go down."""
+
+    def want(self, addresses: Iterable[str]) -> None:
+        """The configured peers; what is remembered of others is forgotten."""
+        self._wanted = frozenset(addresses)
+        self._forget(*self._standings, *self._before, *self._said)
 
     def of(self, address: str) -> Standing:
         """A session's; one that nothing was heard of is down since the start."""
@@ -70,16 +80,18 @@ class Standings:
             case Down(peer=peer):
                 self._become(peer, "down", now_s, self._said.pop(peer, "") or message.reason)
             case _:
-                pass
+                return
+        self._forget(message.peer)
 
     def found(self, neighbors: Iterable[Neighbor], now_s: float) -> frozenset[str]:
-        """ExaBGP's own account. Gives the peers whose sessions are those that were up before the loss."""
+        """ExaBGP's own account: it has these peers and no other. Gives those whose sessions are the ones that were up
+        before the loss."""
         same = set()
-        for neighbor in neighbors:
-            if neighbor.state != ESTABLISHED:
-                if self.of(neighbor.peer).state == "up":
-                    self._become(neighbor.peer, "down", now_s, "ExaBGP has no session with it")
-                continue
+        established = [neighbor for neighbor in neighbors if neighbor.state == ESTABLISHED]
+        for address in self.up() - {neighbor.peer for neighbor in established}:
+            self._become(address, "down", now_s, "ExaBGP has no session with it")
+            self._forget(address)
+        for neighbor in established:
             since_s = now_s - neighbor.duration_s
             before_s = self._before.get(neighbor.peer)
             if before_s is not None and abs(since_s - before_s) <= _INEXACT_S:
@@ -94,12 +106,21 @@ class Standings:
         up = {address: self._standings[address].since_s for address in self.up()}
         # The successor of one that was younger, with an ExaBGP that was started anew, may look as old as it.
         self._before = {address: since_s for address, since_s in up.items() if now_s - since_s > _INEXACT_S + 1}
+        self._said.clear()
         for address in self._standings:
             self._become(address, "down", now_s, reason)
+        self._forget(*self._standings)
 
     def up(self) -> frozenset[str]:
         """Addresses of the peers whose sessions are up."""
         return frozenset(address for address, standing in self._standings.items() if standing.state == "up")
+
+    def _forget(self, *addresses: str) -> None:
+        for address in addresses:
+            if self._wanted is not None and address not in self._wanted and self.of(address).state != "up":
+                self._standings.pop(address, None)
+                self._before.pop(address, None)
+                self._said.pop(address, None)
 
     def _become(self, address: str, state: State, now_s: float, reason: str) -> None:
         former = self.of(address)

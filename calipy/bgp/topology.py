@@ -1,7 +1,7 @@
 """Nodes, BGPConfigurations and BGPPeers -> the sessions of one node (calico.md 1.6, 4.3).
 
 Explicit peerings first, in Calico's order (global ones, those of single nodes, then the reverse ones), the mesh last:
-ExaBGP knows a peer by its address, so there is one session an address, and whoever comes first has it.
+whoever comes first has an address (`peerings`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from calipy.bgp.peerings import Peering, Peerings
 from calipy.bgp.peers import NextHopMode, Peer, Topology, guarded_addresses
 from calipy.model.nodes import NodeAddress
 from calipy.resources.bgp_configurations import (
@@ -98,17 +99,18 @@ def compute(
     )
     lines: list[str] = []
     identity = _router_id(view, router_id, lines)
-    found: dict[str, Peer] = {}
+    found = Peerings()
     if identity:
         _explicit(view, sorted(peers, key=lambda peer: peer.metadata.name), found, lines)
         _mesh(view, found, lines)
+    lines.extend(found.problems())
     _services(view.spec, lines)
-    _half_guarded(found, lines)
+    _half_guarded(found.peers(), lines)
     return Topology(
         node=node,
         router_id=identity,
         port=view.port_of(node),
-        peers=tuple(sorted(found.values(), key=lambda peer: peer.name)),
+        peers=found.peers(),
         problems=tuple(dict.fromkeys(lines)),
     )
 
@@ -156,9 +158,9 @@ def _services(spec: BGPConfigurationSpec, lines: list[str]) -> None:
             lines.append(f"BGPConfiguration default: {Problem(f'spec.{field}', ranges, reason, remedy)}")
 
 
-def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
-    guarded = guarded_addresses(found.values())
-    for peer in found.values():
+def _half_guarded(peers: tuple[Peer, ...], lines: list[str]) -> None:
+    guarded = guarded_addresses(peers)
+    for peer in peers:
         if peer.ttl_security and peer.local_address not in guarded:
             guard, remedy = "connections that the peer opens", "set a password too"
             if peer.password is not None:
@@ -167,20 +169,24 @@ def _half_guarded(found: Mapping[str, Peer], lines: list[str]) -> None:
             lines.append(f"Peer {peer.name}: {Problem('ttlSecurity', peer.ttl_security, reason, remedy)}")
 
 
-def _explicit(view: _View, peers: list[BGPPeer], found: dict[str, Peer], lines: list[str]) -> None:
+def _explicit(view: _View, peers: list[BGPPeer], found: Peerings, lines: list[str]) -> None:
     usable = [peer for peer in peers if _usable(peer, lines)]
     for is_global in (True, False):
         for peer in usable:
             if is_global == (not peer.spec.node and not peer.spec.node_selector) and _speaks(view, peer.spec):
                 kind = "Global" if is_global else "Node"
                 for end in _far_ends(view, peer.spec):
-                    _add(view, found, _session(view, peer, kind, end, lines), f"BGPPeer {peer.metadata.name}", lines)
+                    _take(found, peer, _session(view, peer, kind, end, lines))
     for peer in usable:
         if peer.spec.reverse_peering != "Manual":
             for end in _reverse_ends(view, peer.spec):
                 session = _session(view, replace(peer, spec=_reverse(peer.spec)), "Node", end, lines)
-                if session is not None:
-                    found.setdefault(session.address, session)
+                _take(found, peer, session, reverse=True)
+
+
+def _take(found: Peerings, peer: BGPPeer, session: Peer | None, *, reverse: bool = False) -> None:
+    if session is not None:
+        found.take(Peering(by=f"BGPPeer {peer.metadata.name}", peer=session, spec=peer.spec, reverse=reverse))
 
 
 def _usable(peer: BGPPeer, lines: list[str]) -> bool:
@@ -293,6 +299,9 @@ def _not_followed(spec: BGPPeerSpec, end: _End) -> Iterator[Problem]:
     if spec.source_address == "None":
         reason = "ExaBGP listens on an address that it is told; the node's is used"
         yield Problem("spec.sourceAddress", "None", reason, "write UseNodeIP")
+    if spec.reachable_by:
+        reason = "no route to the peer is written; it is reached as the kernel's routes say"
+        yield Problem("spec.reachableBy", spec.reachable_by, reason, "write the route on the node")
     if spec.filters:
         reason = "BGPFilters are not applied: the session runs without them"
         yield Problem("spec.filters", list(spec.filters), reason, "filter at the other side")
@@ -330,17 +339,7 @@ def _name(kind: str, end: _End) -> str:
     return name if end.port == DEFAULT_PORT or kind == "Mesh" else f"{name}_port_{end.port}"
 
 
-def _add(view: _View, found: dict[str, Peer], session: Peer | None, by: str, lines: list[str]) -> None:
-    if session is None:
-        return
-    first = found.setdefault(session.address, session)
-    if first.port != session.port:
-        reason = f"{first.name} already peers with this address, and there can be one session an address"
-        shown = f"[{session.address}]:{session.port}" if session.family == 6 else f"{session.address}:{session.port}"
-        lines.append(f"{by}: {Problem('spec.peerIP', shown, reason, 'keep one of the two')}")
-
-
-def _mesh(view: _View, found: dict[str, Peer], lines: list[str]) -> None:
+def _mesh(view: _View, found: Peerings, lines: list[str]) -> None:
     spec, me = view.spec, view.nodes.get(view.node)
     if spec.node_to_node_mesh_enabled is False or me is None or me.cluster_id:
         return
@@ -368,4 +367,4 @@ def _mesh(view: _View, found: dict[str, Peer], lines: list[str]) -> None:
                 node=name,
                 kind="mesh",
             )
-            found.setdefault(session.address, session)
+            found.take_mesh(session)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import msgspec
+
+from calipy import files
 
 FORWARDER = "calipy-cni"
 BUILT = (Path(__file__).parent / "forwarder" / FORWARDER, Path(__file__).parents[2] / "build" / FORWARDER)
@@ -16,27 +16,19 @@ NETWORK = "k8s-pod-network"
 
 
 def install_forwarder(folder: str, forwarder: str = "") -> str:
-    """Copies the forwarder into `folder`, beside its place and then into it: a runtime that executes it meanwhile has
-    the old one or the new one. Gives the path written. Raises OSError; FileNotFoundError says how to build it."""
+    """Copies the forwarder into `folder`: a runtime that executes it meanwhile has the old or the new one. Gives the
+    path written. Raises OSError; FileNotFoundError says how to build it."""
     places = (Path(forwarder),) if forwarder else BUILT
     source = next((path for path in places if path.is_file()), None)
     if source is None:
         raise FileNotFoundError(f"{places[-1]}: no forwarder there; build it (make setup) or name one with --forwarder")
     place = Path(folder) / FORWARDER
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{FORWARDER}.{os.getpid()}")
-    try:
-        shutil.copyfile(source, new)
-        new.chmod(0o755)
-        _sync(new)
-        os.replace(new, place)
-    finally:
-        new.unlink(missing_ok=True)
+    files.replace(place, source.read_bytes(), mode=0o755)
     return str(place)
 
 
 def conflist(mtu: int = 0) -> bytes:
-    """The network's configuration list. `mtu` 0 leaves it to the agent.
+    """The network's configuration list; its file's mode is 0600. `mtu` 0 leaves it to the agent.
 
     `cniVersion` is for runtimes that know no other key (containerd 1.6), `cniVersions` for those that choose.
     """
@@ -53,29 +45,3 @@ def conflist(mtu: int = 0) -> bytes:
         "plugins": [plugin],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def write_conflist(path: Path, mtu: int = 0) -> bool:
-    """Writes the list with mode 0600, beside its place and then into it. An identical one is left alone, so that no
-    runtime reads its network anew; True if it was written. Raises OSError."""
-    wanted = conflist(mtu)
-    if path.is_file() and path.read_bytes() == wanted:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(wanted)
-        _sync(new)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-    return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from calipy import files
+
 EVERY_S = 5.0
 """How often the file is rewritten while the agent can serve ADD."""
-log = logging.getLogger("calipy.cni.readiness")
 
 
 def line(now_s: float, grace_s: float) -> str:
@@ -21,23 +20,24 @@ def line(now_s: float, grace_s: float) -> str:
 
 def write(path: Path, now_s: float, grace_s: float) -> None:
     """Replaces the file, so that a reader has the old line or the new one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(line(now_s, grace_s))
-    os.replace(new, path)
+    files.replace(path, line(now_s, grace_s).encode(), durable=False)  # it tells of this boot only
 
 
-async def keep(path: Path, obstacle: Callable[[], str], grace_s: float, every_s: float = EVERY_S) -> None:
+async def keep(
+    path: Path,
+    obstacle: Callable[[], str],
+    grace_s: float,
+    tell: Callable[[str], object],
+    every_s: float = EVERY_S,
+) -> None:
     """Rewrites the file without end, as long as `obstacle` names no reason why ADD can't be served. While it does, the
-    file grows old; it goes on telling when the agent was last ready. So it does where it can't be written."""
-    told = ""
+    file grows old; it goes on telling when the agent was last ready. So it does where it can't be written: `tell` gets
+    what is wrong each time, and "" when it is written."""
     while True:
         if not obstacle():
             try:
                 write(path, time.clock_gettime(time.CLOCK_BOOTTIME), grace_s)
-                told = ""
+                tell("")
             except OSError as error:
-                if str(error) != told:
-                    log.error("%s can't be written: %s; until it can, STATUS will say not ready", path, error)
-                told = str(error)
+                tell(f"{path} can't be written: {error.strerror}; until it can, STATUS will say not ready")
         await asyncio.sleep(every_s)

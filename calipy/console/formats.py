@@ -1,4 +1,4 @@
-"""JSON and YAML for people and programs."""
+"""JSON and YAML for people and programs; numbers of things."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def yaml_text(value: object, *, explicit_start: bool = False) -> str:
         explicit_start=explicit_start,
     )  # fmt: skip
     return text
+
+
+def flow_text(value: object) -> str:
+    """YAML in one line: `{action: Allow, protocol: TCP}`."""
+    import yaml
+
+    plain = msgspec.json.decode(_encode(value))
+    text: str = yaml.dump(
+        plain, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1 << 16, default_flow_style=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _encode(value: object) -> bytes:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from msgspec import structs
+
 from calipy.conversion import selectors
 from calipy.conversion.lists import net_set, port_set
 from calipy.conversion.workloads import ACCOUNT_PROFILES
@@ -78,7 +80,19 @@ def profile(name: str, found: profiles.Profile | None) -> Profile:
 
 def _rules(found: Sequence[Rule], namespace: str) -> Iterator[PolicyRule]:
     for number, rule in enumerate(found):
-        yield _rule(rule, number, namespace)
+        for each in _spoken_of(rule):
+            yield _rule(each, number, namespace)
+
+
+def _spoken_of(rule: Rule) -> Iterator[Rule]:
+    """notICMP speaks of ICMP of either family, also where no protocol is named, as in Calico's nftables mode: another
+    protocol's bytes are no type."""
+    if rule.protocol is not None or _icmp(rule.not_icmp) is None:
+        yield rule
+        return
+    for protocol, family in (("ICMP", 4), ("ICMPv6", 6)):
+        if rule.ip_version in (None, family):
+            yield structs.replace(rule, protocol=protocol)
 
 
 def _rule(rule: Rule, number: int, namespace: str) -> PolicyRule:

@@ -14,6 +14,7 @@ from calipy.ctl.policies import completed
 from calipy.ctl.sources import Given
 from calipy.ctl.whole import Whole, typed, whole
 from calipy.resources import kinds, nodes
+from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, Problem, Refused, decode, name_problems
 
 Document = dict[str, object]
@@ -87,7 +88,7 @@ def _judged(kind: Kind[Any], document: Document) -> tuple[Whole | None, list[Pro
         value = decode(whole(kind), msgspec.json.encode(stripped))
     except Refused:
         return None, problems
-    problems += name_problems(kind, value.metadata)
+    problems += (*name_problems(kind, value.metadata), *metadata_problems(value.metadata))
     already = {problem.field for problem in problems}
     try:
         problems += [problem for problem in kind.problems(typed(kind, value)) if problem.field not in already]

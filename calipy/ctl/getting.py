@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TextIO
 
 from msgspec import Struct
 
-from calipy.console.failures import Failures
+from calipy.console.failures import Failure, Failures
 from calipy.console.formats import write_document
-from calipy.console.tables import Table, show, show_parts
+from calipy.console.tables import Column, Table, show, show_parts
 from calipy.ctl.columns import Shown, columns_of, in_order
 from calipy.ctl.finding import find
+from calipy.ctl.programmed import is_reported, standing
 from calipy.ctl.selection import Matches, Selected
+from calipy.ctl.waiting import reports_of
 from calipy.ctl.whole import Whole, printed, typed, whole
 from calipy.datastore.stores import NotFound, Store
 from calipy.resources import bgp_configurations, nodes
@@ -34,7 +36,10 @@ async def get(
     store: Store, wanted: Sequence[Selected], *, namespace: str, every_namespace: bool, matches: Matches,
     output: Output, stream: TextIO,
 ) -> None:  # fmt: skip
-    """Shows the objects. Raises Failures for named ones that don't exist, when it has shown the others."""
+    """Shows the objects. Raises Failures for named ones that don't exist, when it has shown the others; Failure for
+    names in all namespaces at once."""
+    if every_namespace and any(each.names and each.kind.namespaced for each in wanted):
+        raise Failure("--all-namespaces", "can't be combined with names", "name their namespace with -n")
     missing: list[Exception] = []
     found = [
         await _found(store, each, "" if every_namespace else namespace, matches, missing) for each in wanted
@@ -48,7 +53,8 @@ async def get(
     else:
         found = [part for each, part in zip(wanted, found, strict=True) if part.values or not each.names]
         default_as = await _default_as(store, found)
-        _show(found, output, every_namespace=every_namespace, default_as=default_as, stream=stream)
+        progress = await _progress(store, found) if output == "wide" else None
+        _show(found, output, progress, every_namespace=every_namespace, default_as=default_as, stream=stream)
     if missing:
         raise Failures(missing)
 
@@ -89,13 +95,21 @@ def _document(wanted: Sequence[Selected], found: Sequence[Found]) -> object:
     return {"apiVersion": "v1", "kind": "List", "items": values}
 
 
+Progress = Callable[[Kind[Any], Whole], str]
+"""Of an object, on how many nodes it is programmed."""
+
+
 def _show(
-    found: Sequence[Found], output: Literal["table", "wide"], *, every_namespace: bool, default_as: int, stream: TextIO
+    found: Sequence[Found], output: Literal["table", "wide"], progress: Progress | None, *, every_namespace: bool,
+    default_as: int, stream: TextIO,
 ) -> None:  # fmt: skip
     parts = [
         Table(
             part.kind.plural, part.kind.plural, [_shown(part.kind, value) for value in part.values],
-            columns_of(part.kind, every_namespace=every_namespace, default_as=default_as),
+            [
+                *columns_of(part.kind, every_namespace=every_namespace, default_as=default_as),
+                *_programmed_column(part.kind, progress),
+            ],
         )
         for part in found
     ]  # fmt: skip
@@ -105,6 +119,26 @@ def _show(
         show(parts[0].rows, parts[0].columns, output, stream=stream)
     else:
         show_parts(parts, output, stream=stream)
+
+
+def _programmed_column(kind: Kind[Any], progress: Progress | None) -> Sequence[Column[Shown]]:
+    if progress is None or not is_reported(kind.name):
+        return ()
+    return (Column("PROGRAMMED", lambda shown: progress(kind, shown.value), wide=True),)
+
+
+async def _progress(store: Store, found: Sequence[Found]) -> Progress | None:
+    """What the nodes report, where any of the kinds is reported."""
+    if not any(is_reported(part.kind.name) for part in found):
+        return None
+    reports, _ = await reports_of(store)
+    names = frozenset([item.value.metadata.name async for page in store.list(nodes.KIND) for item in page.items])
+
+    def progress(kind: Kind[Any], value: Whole) -> str:
+        standing_of = standing(kind.key(value), int(value.metadata.resource_version or 0), names, reports)
+        return f"{len(standing_of.on)}/{len(names)}"
+
+    return progress
 
 
 def _shown(kind: Kind[Any], value: Whole) -> Shown:

@@ -16,7 +16,7 @@ from calipy.ctl.stores import location, opened
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(cls=Program, lazy={"ipam": "calipy.ctl.ipam_commands:ipam"})
+@click.group(cls=Program, lazy={"explain": "calipy.ctl.explaining:explain", "ipam": "calipy.ctl.ipam_commands:ipam"})
 @click.option("--datastore", default="", metavar="sqlite:PATH", help="Default: CALIPY_DATASTORE, else a running lab's.")
 @click.pass_context
 def pycalicoctl(ctx: click.Context, datastore: str) -> None:
@@ -110,6 +110,26 @@ def delete(
     async def work() -> None:
         async with opened(location(datastore, os.environ)) as store:
             await delete_all(store, doomed, click.echo, ignore_not_found=ignore_not_found)
+
+    run(work())
+
+
+@pycalicoctl.command()
+@click.argument("word", metavar="KIND/NAME|KIND/NAMESPACE/NAME")
+@click.option("--for", "condition", type=click.Choice(["programmed"]), required=True, help="What to wait for.")
+@click.option("--timeout", "timeout", default="30s", show_default=True, metavar="10s|1m30s", help="How long at most.")
+@_namespace_option
+@click.pass_obj
+def wait(datastore: str, word: str, condition: str, timeout: str, namespace: str) -> None:
+    """Wait until a policy, a tier or a set is in force on all nodes."""
+    from calipy.ctl.selection import duration, one
+    from calipy.ctl.waiting import wait as wait_for
+
+    found, seconds = one(word, namespace), duration("--timeout", timeout)
+
+    async def work() -> None:
+        async with opened(location(datastore, os.environ)) as store:
+            await wait_for(store, found.kind, found.name, found.namespace, timeout_s=seconds, say=click.echo)
 
     run(work())
 

@@ -39,8 +39,8 @@ def spellings(kind: Kind[Any], name: str) -> tuple[str, ...]:
 
 
 def tier_of(kind: Kind[Any], value: Whole) -> str | None:
-    """The tier of a policy, None for what isn't one. The policy can be decoded."""
-    return (typed(kind, value).spec.tier or tiers.DEFAULT) if kind in TIERED else None
+    """The tier of a completed policy, None for what isn't one."""
+    return typed(kind, value).spec.tier if kind in TIERED else None
 
 
 def tier_problems(tier: str, known: Container[str]) -> Iterator[Problem]:

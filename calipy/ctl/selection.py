@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from calipy.console.failures import Failure
 from calipy.resources import kinds
+from calipy.resources.durations import parse_seconds
 from calipy.resources.metadata import Kind
 from calipy.resources.selectors import SelectorError, parse
 
@@ -21,6 +22,36 @@ class Selected(Struct, frozen=True, gc=False):
 
     kind: Kind[Any]
     names: tuple[str, ...] = ()
+
+
+class One(Struct, frozen=True, gc=False):
+    """One object, by name."""
+
+    kind: Kind[Any]
+    name: str
+    namespace: str
+
+
+def one(word: str, namespace: str) -> One:
+    """`tier/a`, `networkpolicy/web` (of `namespace`), `networkpolicy/default/web`. Raises Failure."""
+    parts = word.split("/")
+    kind = _kind(parts[0])
+    most = 3 if kind.namespaced else 2
+    if not 2 <= len(parts) <= most or not all(parts):
+        form = f"{kind.plural}/[NAMESPACE/]NAME" if kind.namespaced else f"{kind.plural}/NAME"
+        raise Failure("argument", "is not one object's name", f"write {form}", value=word)
+    return One(kind, parts[-1], (parts[1] if len(parts) == 3 else namespace) if kind.namespaced else "")
+
+
+def duration(option: str, text: str) -> float:
+    """Seconds of `10s`, `1m30s`. Raises Failure."""
+    try:
+        seconds = parse_seconds(text)
+    except ValueError as error:
+        raise Failure(option, "is no duration", "write it as 10s or 1m30s", value=text) from error
+    if seconds <= 0:
+        raise Failure(option, "is no time to wait", "write it as 10s or 1m30s", value=text)
+    return seconds
 
 
 def selected(words: Sequence[str]) -> tuple[Selected, ...]:

@@ -32,8 +32,8 @@ async def needed_tiers(store: Store, doomed: Collection[Key]) -> list[Refused]:
 
 
 async def _policies(store: Store) -> AsyncIterator[tuple[Key, str]]:
-    """All policies that lie in a tier, and which."""
+    """All policies, and the tiers that they name."""
     for kind in TIERED:
         async for page in store.list(kind):
             for stored in page.items:
-                yield stored.key, stored.value.spec.tier or tiers.DEFAULT
+                yield stored.key, stored.value.spec.tier

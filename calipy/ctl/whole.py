@@ -87,6 +87,6 @@ def printed(value: Whole) -> dict[str, object]:
     document: dict[str, object] = {"apiVersion": value.api_version, "kind": value.kind, "metadata": value.metadata}
     for field in msgspec.structs.fields(type(value)):
         part = getattr(value, field.name)
-        if field.encode_name not in document and part is not UNSET:
+        if part is not UNSET:
             document[field.encode_name] = part
     return document

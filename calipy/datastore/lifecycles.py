@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from calipy.datastore.patches import merge
+from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, Problem, R, Refused, name_problems
 
 Document = dict[str, object]
@@ -22,9 +23,10 @@ def metadata_of(document: Mapping[str, object]) -> Document:
     return cast(Document, document.get("metadata") or {})
 
 
-def check_name(kind: Kind[R], value: R) -> None:
-    """Raises Refused unless the object has a name, and a namespace exactly if its kind has them, as the API wants."""
-    problems = tuple(name_problems(kind, value.metadata))
+def check_metadata(kind: Kind[R], value: R) -> None:
+    """Raises Refused unless the object has a name, and a namespace exactly if its kind has them, and labels and
+    annotations that the API takes."""
+    problems = (*name_problems(kind, value.metadata), *metadata_problems(value.metadata))
     if problems:
         raise Refused(str(kind.key(value)), problems)
 

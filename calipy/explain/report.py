@@ -81,6 +81,8 @@ class NodeReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """Why it can't attach pods now."""
     problems: Mapping[str, str] = {}
     """What readiness complains of, by reporter."""
+    degraded: Mapping[str, str] = {}
+    """What isn't as it is meant to be though the node is ready, by reporter."""
     refused: Mapping[str, str] = {}
     """Objects of the store that are not accepted, and why."""
     sessions: tuple[SessionReport, ...] = ()

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, merge
-from calipy.felix.ledger import Ledger
+from calipy.felix.calc.change import Change, NodeState, later, merge, take
+from calipy.felix.ledger import Contradiction, Ledger
 from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
 from calipy.telemetry import Pulse
@@ -24,7 +24,7 @@ from calipy.telemetry import Pulse
 log = logging.getLogger("calipy.felix.dataplane")
 
 INLINE_OPERATIONS = 256
-"""Up to so many operations are written on the loop itself; more go to the kernel thread."""
+"""Up to so many objects, rules and members are written on the loop itself; more go to the kernel thread."""
 SLICE_S = 0.005
 """How long the taking in of a change may hold the loop in one go."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 30.0
@@ -91,6 +91,11 @@ class Dataplane:
         self._waiters: list[_Waiter] = []
         self.on_repair: Callable[[str, str], None] = lambda driver, reason: None
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
+        self.on_programmed: Callable[[], None] = lambda: None
+        """Called when `programmed_revisions` or `refused` may have changed."""
+        self.programmed_revisions: Mapping[str, int] = {}
+        """Kind -> the store's revision up to which the kernel holds everything, but for what it refuses."""
+        self._taken_revisions: Mapping[str, int] = {}
         self.state: NodeState | None = None
         self.first_apply = asyncio.Event()
         self.pulse = Pulse()
@@ -191,6 +196,9 @@ class Dataplane:
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
+            if all(area.ledger.idle and not area.distrusted for area in self._areas):
+                self.programmed_revisions = self._taken_revisions
+            self.on_programmed()
 
     async def _take(self) -> None:
         change, self._pending = self._pending, None
@@ -200,11 +208,13 @@ class Dataplane:
             if change.settings is None:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
-        self.state = apply(self.state, change)
+        self.state = take(self.state, change)
+        self._taken_revisions = later(self._taken_revisions, change.revisions)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
             for plan in area.planner.plans(change, self.state):
-                self._enter(area, plan)
+                if plan is not None:
+                    self._enter(area, plan)
                 if time.monotonic() >= until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + SLICE_S
@@ -212,7 +222,19 @@ class Dataplane:
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:
             area.ledger.release(plan.owner)
-        area.ledger.want(plan.owner, plan.objects, plan.moved)
+        needed = next((owner for owner in area.refused if plan.owner in area.planner.users(owner)), None)
+        if needed is not None and (plan.objects is not None or plan.problem):
+            self._close(area, plan.owner, area.refused[needed])
+            return
+        problem = plan.problem
+        if not problem:
+            try:
+                area.ledger.want(plan.owner, plan.objects, plan.moved)
+            except Contradiction as error:
+                problem = str(error)
+        if problem:
+            self._close(area, plan.owner, problem, "can't be made, a mistake in its compiler")
+            self._retry_later(area, (plan.owner,))
 
     async def _settle(self, area: Area) -> None:
         """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
@@ -223,13 +245,13 @@ class Dataplane:
             if not ops or area.distrusted:
                 return
             outcome = await self._write(area, ops)
-            refused = {refusal.name for refusal in outcome.refusals}
+            refused, already = {refusal.name for refusal in outcome.refusals}, frozenset(area.refused)
             if not outcome.resync and not (refused and area.driver.transactional):
                 area.ledger.landed(op for op in ops if op.name not in refused)
             for name in outcome.vanished:
                 area.ledger.vanished(name)
             for refusal in outcome.refusals:
-                self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}")
+                self._refuse(area, refusal.name, f"{refusal.name.kind} {refusal.name.name}: {refusal.reason}", already)
             area.forget_retries()
             if outcome.resync:
                 log.warning("%s: %s; reading the kernel anew", area.driver.name, outcome.resync)
@@ -285,7 +307,7 @@ class Dataplane:
         area.operations += len(ops)
         area.busy = True
         try:
-            if len(ops) <= INLINE_OPERATIONS:
+            if sum(map(area.driver.weight, ops)) <= INLINE_OPERATIONS:
                 return area.driver.apply(ops)
             return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
         except OSError as error:
@@ -295,33 +317,52 @@ class Dataplane:
 
     # --- refusals ---
 
-    def _refuse(self, area: Area, name: ObjectName, reason: str) -> None:
-        """Each owner of a refused object takes its closed form, or is held where it has none; it retries alone."""
-        assert self.state is not None
+    def _refuse(self, area: Area, name: ObjectName, reason: str, already: frozenset[Owner]) -> None:
+        """Each owner of a refused object takes its closed form, or is held where it has none or where that is refused,
+        too; so do those who rely on it. It is retried with them, and nobody else."""
         for owner in area.ledger.owners(name):
-            if owner in area.refused:
+            if owner in already:
                 area.ledger.hold(owner, reason)
-                continue
-            area.refused[owner] = reason
-            count = area.retries.get(owner, 0)
-            area.refusals += 1
-            level = logging.DEBUG if count else logging.ERROR
-            log.log(level, "%s %s is refused by the kernel: %s", owner.kind, owner.name, reason)
-            closed = area.planner.closed(owner, self.state)
-            if closed is None:
-                area.ledger.hold(owner, reason)
-            else:
-                area.ledger.want(owner, closed)
-            area.retries[owner] = count + 1
-            delay_s = min(RETRY_FIRST_S * 2**count, RETRY_MOST_S) * random.uniform(0.8, 1.2)
-            self._later(delay_s, partial(self._retry, area, owner))
+            elif owner not in area.refused:
+                users = tuple(user for user in area.planner.users(owner) if user not in area.refused)
+                for each in (owner, *users):
+                    self._close(area, each, reason)
+                self._retry_later(area, (owner, *users))
 
-    def _retry(self, area: Area, owner: Owner) -> None:
-        if area.refused.pop(owner, None) is None or self.state is None:
-            return
-        area.ledger.release(owner)
-        self._enter(area, area.planner.plan(owner, self.state))
-        self._wake.set()
+    def _close(self, area: Area, owner: Owner, reason: str, said: str = "is refused by the kernel") -> None:
+        area.refused[owner] = reason
+        count = area.retries.get(owner, 0)
+        area.refusals += 1
+        level = logging.DEBUG if count else logging.ERROR
+        log.log(level, "%s %s %s: %s", owner.kind, owner.name, said, reason)
+        try:
+            self._want_closed(area, owner, reason)
+        except Exception as error:  # a second mistake must not end the dataplane: the owner is left out
+            log.error("%s %s has no closed form: %s: %s", owner.kind, owner.name, type(error).__name__, error)
+            area.ledger.want(owner, None)
+        area.retries[owner] = count + 1
+
+    def _want_closed(self, area: Area, owner: Owner, reason: str) -> None:
+        assert self.state is not None
+        closed = area.planner.closed(owner, self.state)
+        if closed is None:
+            area.ledger.hold(owner, reason)
+        else:
+            area.ledger.want(owner, closed)
+
+    def _retry_later(self, area: Area, owners: tuple[Owner, ...]) -> None:
+        delay_s = min(RETRY_FIRST_S * 2 ** (area.retries[owners[0]] - 1), RETRY_MOST_S) * random.uniform(0.8, 1.2)
+        self._later(delay_s, partial(self._retry, area, owners))
+
+    def _retry(self, area: Area, owners: Sequence[Owner]) -> None:
+        """All that was closed with the first of these, and for its sake since then."""
+        assert self.state is not None
+        owners = tuple(dict.fromkeys((*owners, *area.planner.users(owners[0]))))
+        again = [owner for owner in owners if area.refused.pop(owner, None) is not None]
+        for owner in again:
+            area.ledger.release(owner)
+            self._enter(area, area.planner.plan(owner, self.state))
+            self._wake.set()
 
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, call)

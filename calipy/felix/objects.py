@@ -102,6 +102,10 @@ class Driver(Protocol):
         """Rank of an operation; lower goes first."""
         ...
 
+    def weight(self, op: Op) -> int:
+        """How many messages it takes, about."""
+        ...
+
     def fingerprint(self, value: Struct) -> bytes:
         """What `read` will give for `value` once it has landed."""
         ...

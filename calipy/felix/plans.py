@@ -5,7 +5,7 @@ Rules have compilers of their own (`rules`); routes and tunnels are a change of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, Protocol
 
@@ -27,13 +27,29 @@ class Plan(Struct, frozen=True, gc=False):
     owner: Owner
     objects: Objects | None = None
     moved: Mapping[ObjectName, SetDelta] = {}
+    problem: str = ""
+    """Not empty: what it wants can't be made, and why. That is a mistake in a compiler."""
+
+
+def planned(owner: Owner, make: Callable[[], Objects | None], moved: Mapping[ObjectName, SetDelta] = {}) -> Plan:
+    """The plan of an owner by its compiler. A mistake there costs that owner, nobody else."""
+    try:
+        return Plan(owner, make(), moved)
+    except Exception as error:  # whatever it is: it is told, and the owner closed
+        return mistaken(owner, error)
+
+
+def mistaken(owner: Owner, error: Exception) -> Plan:
+    """The plan of an owner whose compiler has raised."""
+    return Plan(owner, problem=f"{type(error).__name__}: {error}")
 
 
 class Planner(Protocol):
     """Turns a change into plans for one driver, and knows what stands in for an owner that the kernel refuses."""
 
-    def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
-        """For each owner that the change names, what it wants in `state` (the state with the change in it)."""
+    def plans(self, change: Change, state: NodeState) -> Iterable[Plan | None]:
+        """For each owner that the change names, what it wants in `state` (the state with the change in it). None where
+        that is much: who waits for it may pause."""
         ...
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
@@ -42,6 +58,10 @@ class Planner(Protocol):
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """The closed form of an owner whose own form is refused; None: it is left out until it can be retried."""
+        ...
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Who relies on what `owner` wants, and counts as refused while that is: it would decide by what is not so."""
         ...
 
 
@@ -211,6 +231,10 @@ class RoutePlanner:
         """A refused route stays out."""
         return None
 
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
+
 
 class TunnelPlanner:
     """Plans for the links driver."""
@@ -218,15 +242,19 @@ class TunnelPlanner:
     def plans(self, change: Change, state: NodeState) -> Iterable[Plan]:
         """Each tunnel that moved, whole."""
         for device in change.tunnels:
-            yield Plan(tunnel_owner(device), tunnel_objects(state.tunnels.get(device)))
+            yield self.plan(tunnel_owner(device), state)
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
         """One tunnel."""
-        return Plan(owner, tunnel_objects(state.tunnels.get(owner.name)))
+        return planned(owner, lambda: tunnel_objects(state.tunnels.get(owner.name)))
 
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused tunnel stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 class SysctlPlanner:
@@ -247,6 +275,10 @@ class SysctlPlanner:
     def closed(self, owner: Owner, state: NodeState) -> Objects | None:
         """A refused one stays as it is."""
         return None
+
+    def users(self, owner: Owner) -> Iterable[Owner]:
+        """Nobody."""
+        return ()
 
 
 def _sysctls(settings: FelixSettings) -> Iterator[tuple[str, Sysctl]]:

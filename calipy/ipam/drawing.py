@@ -163,9 +163,9 @@ class Drawing:
             limit = claims.block_limit(spec.max_blocks_per_host, 0)
             if len(site.own.all(self._family)) >= limit:
                 raise BlockLimit(
-                    f"node {site.node} holds {limit} IPv{self._family} blocks, its limit, and those in pools "
-                    f"{self._names()} are full; raise maxBlocksPerHost in IPAMConfiguration default, or use larger "
-                    "blocks"
+                    f"node {site.node} holds {limit} IPv{self._family} block{'s' * (limit != 1)}, its limit, and "
+                    f"those in pools {self._names()} are full; raise maxBlocksPerHost in IPAMConfiguration default, "
+                    "or use larger blocks"
                 )
             block = await site.claimer.claim_any(self._pools, site.own.taken(), self._networks)
             if block is None:

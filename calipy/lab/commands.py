@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,14 +16,20 @@ import click
 
 from calipy.console.commands import Program, output_option, run
 from calipy.console.failures import Failure
-from calipy.console.formats import Output
+from calipy.console.formats import Output, counted
 from calipy.console.progress import Steps
 from calipy.console.tables import show, show_parts
-from calipy.lab import cluster, pods, reachability, views
+from calipy.lab import cluster, connections, folders, lifecycle, pods, reachability, views
 from calipy.lab.cluster import AGENT, BGP, Lab
+from calipy.lab.connections import Family
+from calipy.lab.pods import Protocol
+from calipy.lab.runner import ADD_LIMIT_S, LIMIT_S
 from calipy.lab.topology import NODES_MOST, VXLAN_MODES, Encapsulation, Families, Plan
+from calipy.resources.durations import parse_seconds
 
 T = TypeVar("T")
+_NOTICE_S = 3.0
+_TIMEOUT_MOST_S = 60
 
 
 @click.group(cls=Program)
@@ -54,7 +62,7 @@ def _lab() -> Lab:
 
 
 def _folder() -> Path:
-    return cluster.folder_from(os.environ)
+    return folders.folder_from(os.environ)
 
 
 PARTS = click.Choice([AGENT, BGP])
@@ -67,14 +75,14 @@ PARTS = click.Choice([AGENT, BGP])
 def up(nodes: int, encapsulation: str, families: str) -> None:
     """Start a lab."""
     plan = Plan(count=nodes, encapsulation=cast(Encapsulation, encapsulation), families=cast(Families, families))
-    _do(cluster.up(_folder(), plan, Steps(sys.stderr)))
+    _do(lifecycle.up(_folder(), plan, Steps(sys.stderr)))
     click.echo("The lab is up. Try: calipy lab status; calipy lab pod add web --node n1 --listen TCP/80")
 
 
 @lab.command()
 def down() -> None:
     """Remove the lab, or what a crash has left of one."""
-    click.echo("The lab is gone." if _do(cluster.down(_folder())) else "There was no lab.")
+    click.echo("The lab is gone." if _do(lifecycle.down(_folder())) else "There was no lab.")
 
 
 @lab.command()
@@ -117,6 +125,17 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+@contextlib.contextmanager
+def _patience(node: str, limit_s: float) -> Iterator[None]:
+    """Tells after a while for whom we wait, and how long."""
+    told = f"node {node} has not answered for {_NOTICE_S:g} s; it is given up within {limit_s:g} s"
+    notice = asyncio.get_running_loop().call_later(_NOTICE_S, partial(click.echo, told, err=True))
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
 @pod.command()
 @click.argument("name")
 @click.option("--node", required=True)
@@ -127,7 +146,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 def add(
     name: str, node: str, namespace: str, labels: Sequence[str], annotations: Sequence[str], listens: Sequence[str]
 ) -> None:
-    """Make a pod."""
+    """Make a pod. Whatever the node does, the command ends within a minute and a half."""
     wish = pods.Wish(
         name=name, node=node, namespace=namespace, labels=_pairs("--label", labels),
         annotations=_pairs("--annotation", annotations), listens=tuple(map(pods.parse_listen, listens)),
@@ -135,8 +154,9 @@ def add(
     lab = _lab()
 
     async def work() -> pods.Sandbox:
-        async with lab.store() as store:
-            return await pods.add(lab, store, wish)
+        with _patience(wish.node, ADD_LIMIT_S + LIMIT_S):
+            async with lab.store() as store:
+                return await pods.add(lab, store, wish)
 
     made = _do(work())
     click.echo(f"pod {made} on {made.node}: {' '.join(made.addresses)}")
@@ -151,8 +171,9 @@ def delete(name: str, namespace: str) -> None:
     found = pods.named(lab, name if "/" in name else f"{namespace}/{name}")
 
     async def work() -> None:
-        async with lab.store() as store:
-            await pods.delete(lab, store, found)
+        with _patience(found.node, LIMIT_S):
+            async with lab.store() as store:
+                await pods.delete(lab, store, found)
 
     _do(work())
     click.echo(f"pod {found} is gone")
@@ -170,7 +191,8 @@ def execute(name: str, command: Sequence[str]) -> None:
         argv = lab.machines[name].inside(*command) if name not in lab.nodes else lab.need_power(name).inside(*command)
     else:
         found = pods.named(lab, name)
-        argv = lab.need_power(found.node).inside("ip", "netns", "exec", found.netns, *command)
+        # ip(8) ends with 1 where there is no such command, nsenter(1) with 127, or 126 where it can't be executed.
+        argv = lab.need_power(found.node).inside("ip", "netns", "exec", found.netns, "nsenter", "--", *command)
     os.execvp(argv[0], argv)
 
 
@@ -217,6 +239,35 @@ def ping_matrix(output: Output) -> None:
         sys.exit(1)
 
 
+def _seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
+    try:
+        seconds = parse_seconds(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _TIMEOUT_MOST_S:
+        raise Failure("--timeout", "is no time to wait", f"write 500ms, 1s, at most {_TIMEOUT_MOST_S}s", value=text)
+    return seconds
+
+
+@lab.command()
+@click.argument("client")
+@click.argument("server", metavar="SERVER:PORT")
+@click.option("--protocol", type=click.Choice(["TCP", "UDP", "SCTP"], case_sensitive=False), default="TCP")
+@click.option("--family", type=click.Choice(["4", "6", "both"]), default="both", show_default=True)
+@click.option("--timeout", "timeout_s", default="1s", show_default=True, callback=_seconds, help="For an answer.")
+@output_option("table", "json")
+def probe(client: str, server: str, protocol: Protocol, family: Family, timeout_s: float, output: Output) -> None:
+    """Try one connection: from a pod, a node or outside, to a port of one of them or of an address.
+
+    SERVER:PORT is web:80, shop/web:80, n1:22, 10.0.0.1:80 or [fd00::1]:80. Both families are tried where both ends
+    have them. Exit status 0 only if all that was tried is allowed.
+    """
+    found = _do(connections.probe(_lab(), client, server, protocol, family, timeout_s))
+    show(found, views.ATTEMPT_COLUMNS, output)
+    if not all(attempt.verdict == "allowed" for attempt in found):
+        sys.exit(1)
+
+
 @lab.command()
 @click.argument("node")
 @click.argument("part", required=False, type=PARTS)
@@ -238,7 +289,8 @@ def restart(node: str, part: cluster.Part | None) -> None:
         return len(gone)
 
     gone = _do(work())
-    click.echo(f"{node}: {part or 'the node'} is back" + (f"; the {gone} pods it had are gone" if gone else ""))
+    lost = f"; of its {counted(gone, 'pod')} none is left" if gone else ""
+    click.echo(f"{node}: {part or 'the node'} is back{lost}")
 
 
 @lab.command()

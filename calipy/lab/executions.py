@@ -34,10 +34,10 @@ class Completed(Struct, frozen=True, gc=False):
 
 
 async def execute(
-    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 30.0
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float | None = 30.0
 ) -> Completed:
-    """Runs a command of the host to its end. Past its time, or when cancelled, it and its children are killed.
-    `env`: None = this process's. Raises FileNotFoundError if there is no such program."""
+    """Runs a command of the host to its end. Past its time (None = it has all), or when cancelled, it and its children
+    are killed. `env`: None = this process's. Raises FileNotFoundError if there is no such program."""
     pipe = asyncio.subprocess.PIPE
     # A task of its own that outlives our cancellation: it is awaited in any case.
     starting = asyncio.get_running_loop().create_task(

@@ -32,7 +32,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")
 _SOCKET_PATH_MOST = 107
 _START_TIMEOUT_S = 30.0
 _ORDER_TIMEOUT_S = 30.0
-_PACKAGES = Path(__file__).resolve().parents[2]
+PACKAGES = Path(__file__).resolve().parents[2]
+"""Where our own package lies, on a machine as on the host."""
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
@@ -111,7 +112,7 @@ class Machine:
             source.mkdir(parents=True, exist_ok=True)
         self._control.unlink(missing_ok=True)
         binds = {target: str(source) for target, source in self.binds.items()}
-        order = {"name": self.name, "binds": binds, "program": sorted({str(_PACKAGES), sys.prefix, sys.base_prefix})}
+        order = {"name": self.name, "binds": binds, "program": sorted({str(PACKAGES), sys.prefix, sys.base_prefix})}
         (self.folder / "machine.json").write_bytes(msgspec.json.encode(order))
         await self._boot()
         pid = self._first_process()
@@ -129,7 +130,7 @@ class Machine:
                 launcher = await asyncio.create_subprocess_exec(
                     *("setsid", "--fork", "unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"),
                     *(sys.executable, "-S", "-E", "-m", "calipy.lab.supervisor", str(self.folder), str(writing)),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), cwd=_PACKAGES,
+                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), cwd=PACKAGES,
                 )  # fmt: skip
             os.close(writing)
             await launcher.wait()
@@ -187,8 +188,8 @@ class Machine:
         return done
 
     async def execute(self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes) -> Completed:
-        """Runs a plug-in on the machine (`runner.Execute`)."""
-        return await execute(self.inside(*argv), env=env, stdin=stdin, timeout_s=120.0)
+        """Runs a plug-in on the machine (`runner.Execute`), for as long as the runtime lets it."""
+        return await execute(self.inside(*argv), env=env, stdin=stdin, timeout_s=None)
 
     async def spawn(
         self,

@@ -9,36 +9,37 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 from msgspec import Struct, structs
 
 from calipy.console.failures import Failure
-from calipy.datastore.stores import Conflict, Exists, NotFound, Store
+from calipy.datastore.stores import Conflict, Exists, NotFound, Store, StoreError
 from calipy.lab import echo
-from calipy.lab.cluster import Lab, eventually, together
-from calipy.lab.machines import Machine, MachineError
-from calipy.lab.runner import CniFailure
+from calipy.lab.cluster import Lab
+from calipy.lab.cni_failures import CniFailure
+from calipy.lab.machines import PACKAGES, Machine, MachineError
+from calipy.lab.waiting import eventually, together
 from calipy.resources import namespaces, pods
-from calipy.resources.metadata import ObjectMeta
+from calipy.resources.labels import metadata_problems
+from calipy.resources.metadata import ObjectMeta, Problem, Refused, name_problems
 from calipy.resources.namespaces import Namespace
 from calipy.resources.pods import Container, ContainerPort, Pod, PodAddress, PodSpec, PodStatus
 
-_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAMESPACE: Final = re.compile(_LABEL)
-_POD: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_POD_MOST: Final = 253
-_LISTEN: Final = re.compile(r"(TCP|UDP)/([1-9][0-9]{0,4})")
+_FILE_MOST: Final = 255 - len("echo-.log")
+"""Of namespace, dot and name: they name files, the longest that of the echo process's log (NAME_MAX, 255 bytes)."""
+_LISTEN: Final = re.compile(r"(TCP|UDP|SCTP)/([1-9][0-9]{0,4})")
+Protocol = Literal["TCP", "UDP", "SCTP"]
 _ATTEMPTS: Final = 20
 
 
 class Listen(Struct, frozen=True, gc=False, order=True):
     """A port on which a pod answers."""
 
-    protocol: Literal["TCP", "UDP"]
+    protocol: Protocol
     port: int
 
     def __str__(self) -> str:
@@ -100,8 +101,8 @@ def parse_listen(text: str) -> Listen:
     """`TCP/80`. Raises Failure."""
     match = _LISTEN.fullmatch(text.upper())
     if match is None or int(match[2]) > 65535:
-        raise Failure("--listen", "is not a protocol and a port", "write TCP/80 or UDP/53", value=text)
-    return Listen("TCP" if match[1] == "TCP" else "UDP", int(match[2]))
+        raise Failure("--listen", "is not a protocol and a port", "write TCP/80, UDP/53 or SCTP/80", value=text)
+    return Listen(cast(Protocol, match[1]), int(match[2]))
 
 
 def sandboxes(lab: Lab, node: str | None = None) -> tuple[Sandbox, ...]:
@@ -130,8 +131,9 @@ def named(lab: Lab, reference: str) -> Sandbox:
 
 
 async def add(lab: Lab, store: Store, wish: Wish) -> Sandbox:
-    """Makes a pod; when it returns its network is complete. After a failure nothing is left of it. Raises Failure,
-    CniFailure, MachineError, StoreError."""
+    """Makes a pod; when it returns its network is complete. After a failure nothing is left of it, unless the node
+    doesn't answer its DEL either; both have their limits (`runner`). Raises Refused for what no Pod can be called or
+    labelled, Failure, CniFailure, MachineError, StoreError."""
     _check(lab, wish)
     machine = lab.need_power(wish.node)
     pod = Sandbox(
@@ -186,17 +188,23 @@ async def clear_after_power_cut(lab: Lab, store: Store, node: str) -> tuple[Sand
 
 def _check(lab: Lab, wish: Wish) -> None:
     lab.node(wish.node)
-    remedy = "a name is made of a-z, 0-9 and -, letters or digits at its ends"
-    if not _POD.fullmatch(wish.name) or len(wish.name) > _POD_MOST:
-        raise Failure("pod", "is not a pod's name", remedy, value=wish.name)
-    if not _NAMESPACE.fullmatch(wish.namespace):
-        raise Failure("--namespace", "is not a namespace's name", remedy, value=wish.namespace)
+    pod = _object(wish)
+    problems = (*name_problems(pods.KIND, pod.metadata), *metadata_problems(pod.metadata), *_length_problems(wish))
+    if problems:
+        raise Refused(str(pods.KIND.key(pod)), problems)
     if wish.name in lab.machines:
         raise Failure("pod", "is a machine's name", "choose another: lab exec takes both", value=wish.name)
     reference = f"{wish.namespace}/{wish.name}"
     if found := find(lab, reference):
         remedy = f"delete it first: calipy lab pod delete {reference}"
         raise Failure(f"pod {reference}", f"is there already, on node {found.node}", remedy)
+
+
+def _length_problems(wish: Wish) -> Iterator[Problem]:
+    length = len(wish.namespace) + 1 + len(wish.name)
+    if length > _FILE_MOST:
+        reason = f"has {length} characters with its namespace, and files of the lab are called so"
+        yield Problem("metadata.name", wish.name, reason, f"{_FILE_MOST} at most")
 
 
 def _object(wish: Wish) -> Pod:
@@ -220,12 +228,12 @@ async def _listen(machine: Machine, pod: Sandbox) -> None:
     """Starts a pod's echo process, and waits until it listens."""
     process = machine.process(pod.process)
     process.log.unlink(missing_ok=True)
-    inside = ("ip", "netns", "exec", pod.netns, sys.executable, "-S", "-E", echo.__file__)
-    await machine.spawn(pod.process, [*inside, *map(str, pod.listens)])
+    program = ("env", "-C", str(PACKAGES), sys.executable, "-S", "-E", "-m", "calipy.lab.echo")
+    await machine.spawn(pod.process, ["ip", "netns", "exec", pod.netns, *program, *map(str, pod.listens)])
 
     async def listens() -> bool | str:
         said = process.log.read_text(errors="replace").strip()
-        return said == echo.LISTENS or said
+        return said.startswith(echo.LISTENS) or said
 
     await eventually(listens, f"pod {pod}: its echo process")
 
@@ -249,7 +257,7 @@ async def _take_back(lab: Lab, store: Store, pod: Sandbox, failure: BaseExceptio
     """After a failed ADD, as containerd does it. What can't be undone now stays remembered for `pod delete`."""
     try:
         await delete(lab, store, pod)
-    except (CniFailure, MachineError, Failure) as further:
+    except (CniFailure, MachineError, StoreError, Failure) as further:
         remedy = f"when its cause is gone: calipy lab pod delete {pod}"
         left = Failure(f"pod {pod}", f"is left half made: {further}", remedy)
         raise BaseExceptionGroup(f"pod {pod}", [failure, left]) from failure

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from calipy.lab import icmp_errors
 from calipy.lab.cluster import Lab
-from calipy.lab.pods import sandboxes
-from calipy.netlink.socket import inside
+from calipy.lab.places import Place, open_socket, places
 
 PATIENCE_S: Final = 2.0
 _RESEND_S: Final = (0.03, 0.07, 0.15, 0.25, 0.5)
@@ -29,23 +27,10 @@ _AT_ONCE: Final = 256
 _MOST: Final = 65536
 _HEADERS: Final = {4: 28, 6: 48}
 """IP and UDP."""
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 # linux/in.h and linux/in6.h; Python has no names for these
-_IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU, _IP_FREEBIND = 10, 11, 14, 15
-_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR, _IPV6_FREEBIND = 23, 24, 25, 78
+_IP_MTU_DISCOVER, _IP_MTU, _IP_FREEBIND = 10, 14, 15
+_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_FREEBIND = 23, 24, 78
 _PMTUDISC_DO = 2
-
-
-class Place(Struct, frozen=True, gc=False, kw_only=True):
-    """A namespace that sends or answers."""
-
-    name: str
-    kind: Literal["pod", "node", "outside"]
-    node: str = ""
-    """Where it is, or what it is."""
-    netns: Path
-    addresses: Mapping[int, str]
-    """By family."""
 
 
 class Probe(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -80,39 +65,6 @@ class Probe(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
         if not self.good:
             return f"{pair}: seen from {self.seen}, and not from {' or '.join(self.expected)}"
         return ""
-
-
-def places(lab: Lab) -> tuple[Place, ...]:
-    """Pods, nodes and outside, those that have power."""
-    found: list[Place] = []
-    alive = [node for node in lab.plan.nodes if lab.on(node.name)]
-    for node in alive:
-        root = Path("/proc", str(lab.machines[node.name].pid), "root")
-        found += [
-            Place(
-                name=pod.name if pod.namespace == "default" else str(pod), kind="pod", node=node.name,
-                netns=Path(f"{root}{pod.netns_path}"), addresses=_by_family(pod.addresses),
-            )
-            for pod in sandboxes(lab, node.name)
-            if pod.addresses
-        ]  # fmt: skip
-    for host, kind in (*((node, "node") for node in alive), (lab.plan.outside, "outside")):
-        netns = Path("/proc", str(lab.machines[host.name].pid), "ns/net")
-        addresses = {family: host.address(family) for family in lab.plan.versions}
-        found.append(
-            Place(
-                name=host.name,
-                kind="node" if kind == "node" else "outside",
-                node=host.name,
-                netns=netns,
-                addresses=addresses,
-            )  # fmt: skip
-        )
-    return tuple(found)
-
-
-def _by_family(addresses: Iterable[str]) -> dict[int, str]:
-    return {(6 if ":" in address else 4): address for address in addresses}
 
 
 async def matrix(lab: Lab, patience_s: float = PATIENCE_S) -> tuple[Probe, ...]:
@@ -163,21 +115,8 @@ async def probe(pairs: Sequence[Pair], patience_s: float = PATIENCE_S) -> tuple[
 
 
 @contextlib.contextmanager
-def _socket(place: Place, family: int) -> Iterator[socket.socket]:
-    """A datagram socket in a place's namespace."""
-    namespace = os.open(place.netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with inside(namespace):
-            made = socket.socket(_FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    finally:
-        os.close(namespace)
-    with made:
-        yield made
-
-
-@contextlib.contextmanager
 def _answerer(place: Place, family: int) -> Iterator[socket.socket]:
-    with _socket(place, family) as made:
+    with open_socket(place, family, socket.SOCK_DGRAM) as made:
         _bind_anyhow(made, family, place.addresses[family])
         _forbid_fragments(made, family)
         yield made
@@ -197,21 +136,6 @@ def _forbid_fragments(made: socket.socket, family: int) -> None:
         made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
     else:
         made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
-
-
-def _hear_errors(made: socket.socket, family: int) -> None:
-    """ICMP's errors, those too that a datagram socket isn't told of by itself (ip(7), IP_RECVERR)."""
-    if family == 4:
-        made.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-    else:
-        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-
-
-def _drop_errors(made: socket.socket) -> None:
-    """Empties the queue of errors: as long as there is one, the socket counts as readable."""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            made.recvmsg(_MOST, 512, socket.MSG_ERRQUEUE)
 
 
 def _path_mtu(made: socket.socket, family: int) -> int:
@@ -237,7 +161,7 @@ async def _probe(
 ) -> Probe:
     source, target, family, expected = pair
     async with gate:
-        with _socket(source, family) as made:
+        with open_socket(source, family, socket.SOCK_DGRAM) as made:
             answer, reason, seconds = await _exchange(made, answerers[target.name, family], family, patience_s)
     return Probe(
         source=source.name, source_kind=source.kind, target=target.name, target_kind=target.kind, family=family,
@@ -254,7 +178,7 @@ async def _exchange(
     refusal = ""
     waits = iter(_RESEND_S)
     _forbid_fragments(made, family)
-    _hear_errors(made, family)
+    icmp_errors.hear(made)
     while (left_s := begun_s + patience_s - loop.time()) > 0:
         wait_s = min(next(waits, _RESEND_S[-1]), left_s)
         try:
@@ -267,6 +191,6 @@ async def _exchange(
             continue
         except OSError as error:
             refusal = str(error.strerror)
-            _drop_errors(made)
+            icmp_errors.drop(made)
             await asyncio.sleep(wait_s)
     return None, refusal or f"no answer in {patience_s:g} s", loop.time() - begun_s

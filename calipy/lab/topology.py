@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from calipy.resources.bgp_peers import BGPPeer, BGPPeerSpec
 from calipy.resources.metadata import ObjectMeta
-from calipy.resources.nodes import Node
 
 Encapsulation = Literal["none", "vxlan", "vxlan-crosssubnet"]
 Families = Literal["ipv4", "dual"]
@@ -118,12 +117,6 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
         return (TOR, OUTSIDE, *(node.name for node in self.nodes))
 
 
-def node_object(node: Host) -> Node:
-    """What a kubelet registers."""
-    labels = {"kubernetes.io/hostname": node.name, RACK_LABEL: node.segment.name}
-    return Node(metadata=ObjectMeta(name=node.name, labels=labels))
-
-
 def peerings(plan: Plan) -> tuple[BGPPeer, ...]:
     """Each rack's nodes peer with tor, a session a family."""
     return tuple(
@@ -143,6 +136,7 @@ def agent_environment(plan: Plan, node: Host) -> dict[str, str]:
     """What a node's agent is told. Everything else is the product's default."""
     environment = {
         "NODENAME": node.name,
+        "CALIPY_NODE_LABELS": f"{RACK_LABEL}={node.segment.name}",
         "IP": "autodetect",
         "IP6": "autodetect" if 6 in plan.versions else "none",
         "CALIPY_BGP_HOLD_TIME": str(HOLD_TIME_S),

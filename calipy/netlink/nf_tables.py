@@ -173,8 +173,17 @@ def flush_chain(table_name: str, name: str) -> Message:
 
 def rule(table_name: str, chain_name: str, expressions_: Iterable[bytes], user_data: bytes = b"") -> Message:
     """Appends a rule to a chain."""
-    body = _table_name(table_name) + nla.string(2, chain_name) + nla.nested(4, *expressions_)
-    return _message(_NEW_RULE, CREATE | APPEND, body + _user_data(7, user_data))
+    return put_rule(table_name, chain_name, rule_content(expressions_, user_data))
+
+
+def rule_content(expressions_: Iterable[bytes], user_data: bytes = b"") -> bytes:
+    """All of a rule but where it is: many chains have the same."""
+    return nla.nested(4, *expressions_) + _user_data(7, user_data)
+
+
+def put_rule(table_name: str, chain_name: str, content: bytes) -> Message:
+    """`rule` by its content."""
+    return _message(_NEW_RULE, CREATE | APPEND, _table_name(table_name) + nla.string(2, chain_name) + content)
 
 
 # --- sets ---
@@ -488,6 +497,17 @@ def source_nat(
 def fib(result: int, flags: int, register: int = 1) -> bytes:
     """Looks an address of the packet up in the routing tables."""
     return expression("fib", nla.be32(1, register), nla.be32(2, result), nla.be32(3, flags))
+
+
+def log(prefix: str, level: int) -> bytes:
+    """Writes a line into the kernel's log; `level` as syslog counts, 6 = info."""
+    return expression("log", nla.string(2, prefix), nla.be32(5, level))
+
+
+def limit(packets: int, period_s: int, burst: int) -> bytes:
+    """Goes on for so many packets in a period at most, and so many at once."""
+    kind, flags = nla.be32(4, 0), nla.be32(5, 0)
+    return expression("limit", nla.be64(1, packets), nla.be64(2, period_s), nla.be32(3, burst), kind, flags)
 
 
 def reject() -> bytes:

@@ -1,11 +1,10 @@
-"""Which address is this node's (calico.md 7, IP and IP6): given, or found by one of Calico's methods. Pure, but for
-`source_towards`, which asks the kernel."""
+"""Which address is this node's (calico.md 7, IP and IP6): given, or found by one of Calico's methods. Pure; what
+can-reach asks of the kernel is `reach`'s."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
@@ -57,15 +56,6 @@ def choose(setting: str, method: Autodetection, family: int, evidence: Evidence)
     if setting == "autodetect":
         return _detected(method, family, evidence)
     return _given(setting, evidence)
-
-
-def source_towards(destination: str, family: int) -> str:
-    """The address from which the kernel would send to `destination`; no packet is sent, but a name is looked up. Raises
-    OSError."""
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        probe.connect(socket.getaddrinfo(destination, 80, kind, socket.SOCK_DGRAM)[0][4])
-        return str(probe.getsockname()[0])
 
 
 def _given(setting: str, evidence: Evidence) -> Choice:

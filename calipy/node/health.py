@@ -58,7 +58,7 @@ def _cells(row: Row) -> tuple[str, str, str, str, str]:
         f"{timeout} (override)" if row.overridden else timeout,
         "-" if row.live is None else "reporting non-live" if row.live else "reporting live",
         "-" if row.ready is None else "reporting non-ready" if row.ready else "reporting ready",
-        "; ".join(filter(None, (row.live, row.ready))),
+        "; ".join(filter(None, (row.live, row.ready, row.degraded))),
     )
 
 
@@ -127,7 +127,7 @@ class Listener:
     async def _serve(self, address: Address) -> None:
         async with serving(self._make(), address) as self.bound:
             self.problem = ""
-            log.info("%s on %s", self._what, _spelled(address))
+            log.info("%s is served on %s", self._what, _spelled(address))
             while self._wanted() == address:
                 await self._changed.wait()
                 self._changed.clear()

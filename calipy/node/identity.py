@@ -14,15 +14,16 @@ from calipy.resources.nodes import Node
 _ATTEMPTS = 20
 
 
-async def ensure(store: Store, name: str) -> Stored[Node]:
-    """The Node object, created where the store has none (nobody else makes Nodes on the embedded store)."""
+async def ensure(store: Store, name: str, labels: Mapping[str, str]) -> Stored[Node]:
+    """The Node object, created with `labels` where the store has none (nobody else makes Nodes on the embedded
+    store)."""
     try:
         return await store.get(nodes.KIND, name)
     except NotFound:
         pass
     try:
         return await store.create(
-            nodes.KIND, Node(metadata=ObjectMeta(name=name, labels={"kubernetes.io/hostname": name}))
+            nodes.KIND, Node(metadata=ObjectMeta(name=name, labels={"kubernetes.io/hostname": name, **labels}))
         )
     except Exists:
         return await store.get(nodes.KIND, name)

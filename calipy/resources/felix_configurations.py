@@ -138,6 +138,31 @@ def _ports(text: str) -> Value:
     return (first, last)
 
 
+def _mark_mask(text: str) -> Value:
+    """Bits of the packet's mark that are Felix's; passing from tier to tier takes the second of them."""
+    mask = int(text, 0)
+    if not 0 < mask < 1 << 32 or mask.bit_count() < 2:
+        raise ValueError
+    return mask
+
+
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+def _rate(text: str) -> Value:
+    """Packets and the seconds in which so many may be logged."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})/(second|minute|hour|day)", text)
+    if found is None:
+        raise ValueError
+    return int(found[1]), _PERIODS_S[found[2]]
+
+
+def _log_prefix(text: str) -> Value:
+    if not re.fullmatch(r"[ !#-~]*", text):
+        raise ValueError
+    return text
+
+
 def _prefixes(text: str) -> Value:
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[a-zA-Z0-9_-]{1,15}", part) for part in parts):
@@ -192,6 +217,11 @@ _IN_EFFECT: tuple[_Row, ...] = (
     ("natPortRange", Values(_ports, "a port or first:last", (int, str)), None),
     ("iptablesNATOutgoingInterfaceFilter", Values(_interface, "an interface's name, perhaps with + at its end"), None),
     ("nftablesFilterDenyAction", _DENY, "DROP"),
+    ("nftablesMarkMask", Values(_mark_mask, "32 bits of which at least two are set", (int,)), 0xFFFF0000),
+    ("logPrefix", Values(_log_prefix, "letters, digits and signs of ASCII but no quotation marks; %t, %k, %n and %p "
+     "stand for tier, kind, name, and namespace with name"), "calico-packet"),
+    ("logActionRateLimit", Values(_rate, "a number of 1 to 9999 and /second, /minute, /hour or /day"), None),
+    ("logActionRateLimitBurst", _range(1, 9999, "{low} to {high}"), 5),
     ("mtuIfacePattern", Values(_pattern, "a regular expression"),
      r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"),
     ("deviceRouteProtocol", _range(0, 255, "{low} to {high}"), 80),
@@ -250,10 +280,8 @@ _KNOWN: tuple[str, ...] = tuple(
         "logSeverityFile",
         "logSeveritySys",
         "logFilePath",
-        "logPrefix",
         "nftablesMode",
         "nftablesFilterAllowAction",
-        "nftablesMarkMask",
         "nftablesMangleAllowAction",
         "nftablesFlowTableOffload",
         "nftablesFlowTableDataIfacePattern",
@@ -267,8 +295,6 @@ _KNOWN: tuple[str, ...] = tuple(
         "localSubnetL2Reachability",
         "localSubnetL2ReachabilityRefreshInterval",
         "featureGates",
-        "logActionRateLimit",
-        "logActionRateLimitBurst",
         "logDebugFilenameRegex",
         "dataplaneWatchdogTimeout",
         "wireguardEnabled",

@@ -22,6 +22,7 @@ from calipy.resources import (
     namespaces,
     network_policies,
     network_sets,
+    node_reports,
     nodes,
     pods,
     profiles,
@@ -57,6 +58,7 @@ ALL: tuple[Kind[Any], ...] = (
     network_sets.KIND,
     global_network_sets.KIND,
     profiles.KIND,
+    node_reports.KIND,
 )
 BY_NAME = {kind.name: kind for kind in ALL}
 

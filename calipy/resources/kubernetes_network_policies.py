@@ -154,9 +154,7 @@ def _network(field: str, text: str) -> Generator[Problem, None, Network | None]:
 
 def _is_part(part: Network, whole: Network) -> bool:
     """True if the one lies in the other and is smaller."""
-    if part.version != whole.version or part.prefixlen <= whole.prefixlen:
-        return False
-    return part.network_address in whole
+    return part.prefixlen > whole.prefixlen and part.network_address in whole
 
 
 KIND = Kind(

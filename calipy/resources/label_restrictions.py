@@ -5,7 +5,7 @@ As Calico's LabelRestrictions: sound, not complete. What is said here holds for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, reduce
 
 from msgspec import Struct
@@ -55,20 +55,13 @@ def _of(expression: Expression) -> Mapping[str, Restriction]:
 
 
 def _both(one: Mapping[str, Restriction], other: Mapping[str, Restriction]) -> Mapping[str, Restriction]:
-    return {
-        label: _and(one.get(label), other.get(label)) for label in (*one, *(each for each in other if each not in one))
-    }
+    return {**one, **{label: _and(one[label], found) if label in one else found for label, found in other.items()}}
 
 
-def _and(one: Restriction | None, other: Restriction | None) -> Restriction:
-    one, other = one or Restriction(), other or Restriction()
-    values = _known((one.values, other.values))
-    meet = frozenset.intersection(*values) if values else None
-    return Restriction(one.present or other.present, one.absent or other.absent, meet)
-
-
-def _known(values: Iterable[frozenset[str] | None]) -> list[frozenset[str]]:
-    return [each for each in values if each is not None]
+def _and(one: Restriction, other: Restriction) -> Restriction:
+    known = [values for values in (one.values, other.values) if values is not None]
+    values = frozenset.intersection(*known) if known else None
+    return Restriction(one.present or other.present, one.absent or other.absent, values)
 
 
 def _either(one: Mapping[str, Restriction], other: Mapping[str, Restriction]) -> Mapping[str, Restriction]:
@@ -77,6 +70,5 @@ def _either(one: Mapping[str, Restriction], other: Mapping[str, Restriction]) ->
 
 
 def _or(one: Restriction, other: Restriction) -> Restriction:
-    both = one.present and other.present
-    values = one.values | other.values if both and one.values is not None and other.values is not None else None
-    return Restriction(both, one.absent and other.absent, values)
+    values = None if one.values is None or other.values is None else one.values | other.values
+    return Restriction(one.present and other.present, one.absent and other.absent, values)

@@ -79,9 +79,15 @@ async def test_same_name_in_two_namespaces_is_two_objects(store: Store) -> None:
         (HANDLE, handle(""), "metadata.name"),
         (pods.KIND, pod("", "web"), "metadata.namespace"),
         (HANDLE, handle("a", namespace="one"), "metadata.namespace"),
+        (HANDLE, handle("a", labels={"a b": "c"}), r"metadata.labels: 'a b': can't be the name of a label"),
+        (
+            HANDLE,
+            handle("a", annotations={"a b": "c"}),
+            r"metadata.annotations: 'a b': can't be the name of an annotation",
+        ),
     ],
 )
-async def test_a_wrong_name_is_refused(store: Store, kind: Kind[Any], value: Any, field: str) -> None:
+async def test_wrong_metadata_is_refused(store: Store, kind: Kind[Any], value: Any, field: str) -> None:
     with pytest.raises(Refused, match=field):
         await store.create(kind, value)
 

@@ -1,6 +1,6 @@
 """Processes that allocate on one store and are killed -9 at random: no address twice, none leaked.
 
-By default 4 processes of 40 allocations each, some seconds; CALIPY_STRESS=full runs 8 of 500.
+4 processes of 40 allocations each, some seconds; a few less by CALIPY_EFFORT=quick, 8 of 500 by CALIPY_EFFORT=long.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.nodes import Node
 from calipy.resources.pods import POD_IPS, Pod, PodSpec
+from tests.effort import at_effort
 
-FULL = os.environ.get("CALIPY_STRESS") == "full"
-PROCESSES, COUNT, KILLS, POOL = (8, 500, 150, "10.0.0.0/26") if FULL else (4, 40, 12, "10.0.0.0/27")
+PROCESSES, COUNT, KILLS, POOL = at_effort(
+    quick=(3, 16, 5, "10.0.0.0/28"), whole=(4, 40, 12, "10.0.0.0/27"), long=(8, 500, 150, "10.0.0.0/26")
+)
 SEED = int(os.environ.get("CALIPY_STRESS_SEED", "1"))
 
 

@@ -7,6 +7,7 @@
         await lab.kill("n1", "agent")           # all of calipy.lab.cluster.Lab is there, too
         await lab.machines["n1"].process("bgp").signal(signal.SIGSTOP)
         lab.report(await lab.matrix())             # "" or a line for each pair that fails
+        await lab.probe("client", "web:80")     # {4: "allowed", 6: "filtered"}
 
 A lab is up after 4 s. Nothing of it is left when the test ends; what a killed run has left is swept by the next.
 """
@@ -23,12 +24,13 @@ import pytest
 
 from calipy.console.progress import Steps
 from calipy.explain.report import SessionReport
-from calipy.lab import cluster as clusters
-from calipy.lab import convergence, pods, reachability, topology
+from calipy.lab import connections, convergence, lifecycle, pods, reachability, topology
 from calipy.lab.cluster import Lab, Part
-from calipy.lab.pods import Sandbox, Wish
+from calipy.lab.connections import Verdict
+from calipy.lab.pods import Protocol, Sandbox, Wish
 from calipy.lab.reachability import Probe
 from calipy.lab.topology import Encapsulation, Plan
+from calipy.lab.waiting import eventually
 from calipy.resources import block_affinities
 
 _PREFIX = "calipy-lab-t"
@@ -59,6 +61,13 @@ class TestLab(Lab):
         )
         async with self.store() as store:
             return await pods.add(self, store, wish)
+
+    async def probe(
+        self, client: str, server: str, protocol: Protocol = "TCP", timeout_s: float = connections.TIMEOUT_S
+    ) -> dict[int, Verdict]:
+        """What comes of a connection from `client` to `server` ("web:80"), by family."""
+        found = await connections.probe(self, client, server, protocol, timeout_s=timeout_s)
+        return {attempt.family: attempt.verdict for attempt in found}
 
     async def delete(self, pod: Sandbox) -> None:
         """Removes a pod."""
@@ -96,7 +105,7 @@ class TestLab(Lab):
             stale = [session.name for name in names for session in await self.sessions(name) if session.stale]
             return not stale or f"routes are held of {', '.join(stale)}"
 
-        await clusters.eventually(none_is_stale, "End-of-RIB")
+        await eventually(none_is_stale, "End-of-RIB")
 
     async def blocks(self) -> dict[str, str]:
         """Blocks in use, and the nodes whose they are."""
@@ -142,16 +151,16 @@ def folder() -> Path:
 async def cluster(folder: Path) -> AsyncIterator[Callable[..., Awaitable[TestLab]]]:
     """A factory: `await cluster(count=3, encapsulation="none", families="dual")` starts a lab. One a test."""
     for old in _left_over():
-        await clusters.down(old)
+        await lifecycle.down(old)
     steps = io.StringIO()
 
     async def start(**plan: object) -> TestLab:
-        made = await clusters.up(folder, Plan(**plan), Steps(steps))  # type: ignore[arg-type]
+        made = await lifecycle.up(folder, Plan(**plan), Steps(steps))  # type: ignore[arg-type]
         return TestLab(made.folder, made.plan)
 
     yield start
     _show_logs(folder)
-    await clusters.down(folder)
+    await lifecycle.down(folder)
 
 
 def _show_logs(folder: Path) -> None:

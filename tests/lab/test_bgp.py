@@ -13,7 +13,7 @@ from msgspec import structs
 
 from calipy.explain.query import Unanswered
 from calipy.explain.report import NodeReport, SessionReport
-from calipy.lab.cluster import eventually
+from calipy.lab.waiting import eventually
 from calipy.resources import bgp_configurations, block_affinities, secrets
 from calipy.resources.bgp_configurations import BGPConfiguration, BGPConfigurationSpec, NodeMeshPassword
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from calipy.explain.report import EndpointReport
 from calipy.ipam import snapshot
 from calipy.ipam.judge import judge
-from calipy.lab.cluster import eventually, together
-from calipy.lab.runner import CniFailure
+from calipy.lab.cni_failures import CniFailure
+from calipy.lab.waiting import eventually, together
 from calipy.resources import ipam_blocks, ipam_handles, pods
 
 NODES = ("n1", "n2", "n3")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from calipy.explain.report import NodeReport
-from calipy.lab.cluster import together
 from calipy.lab.machines import MachineError
+from calipy.lab.waiting import together
 from tests.lab.watching import LINKS, ROUTES, told_at, watching
 
 NODES = ("n1", "n2", "n3")

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from calipy.lab.cluster import eventually, together
 from calipy.lab.topology import HOLD_TIME_S, TOR
+from calipy.lab.waiting import eventually, together
 from calipy.resources import bgp_configurations, block_affinities, nodes
 from calipy.resources.bgp_configurations import BGPConfiguration, BGPConfigurationSpec
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec

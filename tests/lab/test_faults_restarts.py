@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 import pytest
 
 from calipy.explain.report import NodeReport
-from calipy.lab.cluster import eventually, together
+from calipy.lab.waiting import eventually, together
 from tests.lab.probing import Echo, Findings, Probe, build
 from tests.lab.watching import ROUTES, TABLES, Watch, watching
 

@@ -12,22 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from calipy.console.failures import Failure
+from calipy.console.failures import Failure, lines
 from calipy.datastore.stores import NotFound
-from calipy.lab import cluster as clusters
-from calipy.lab import pods
-from calipy.lab.cluster import Lab, eventually
+from calipy.lab import folders, lifecycle, places, pods
+from calipy.lab.cluster import Lab
+from calipy.lab.cni_failures import CniFailure
 from calipy.lab.executions import execute
 from calipy.lab.machines import Machine
-from calipy.lab.runner import CniFailure
-from calipy.resources import ipam_blocks
+from calipy.lab.runner import Runtime
+from calipy.lab.topology import Plan
+from calipy.lab.waiting import eventually, together
+from calipy.resources import ipam_blocks, nodes
 from calipy.resources import pods as pod_kind
 
 NODES = ("n1", "n2", "n3")
 
 
 async def two_pods_a_node(lab):
-    await clusters.together(lab.add(f"{node}-{letter}", node) for node in NODES for letter in "ab")
+    await together(lab.add(f"{node}-{letter}", node) for node in NODES for letter in "ab")
 
 
 @pytest.mark.parametrize(("families", "probes"), [("ipv4", 54), ("dual", 108)])
@@ -115,6 +117,21 @@ async def test_a_process_that_is_killed_or_restarted_comes_back(part, cluster):
     await lab.rest()
 
 
+async def test_a_node_object_that_somebody_deletes_comes_back_as_it_was(cluster):
+    lab = await cluster(count=2)
+    async with lab.store() as store:
+        stored = await store.get(nodes.KIND, "n1")
+        await store.delete(nodes.KIND, stored)
+
+    await lab.restart("n1", "agent")
+
+    async with lab.store() as store:
+        back = await store.get(nodes.KIND, "n1")
+    assert back.value.metadata.labels == {"kubernetes.io/hostname": "n1", "rack": "rack-a"}
+    await lab.sessions_up("n2")
+    await lab.sessions_up("n1")
+
+
 async def test_a_pod_listens_and_goes_without_a_trace(cluster):
     lab = await cluster(count=1)
     pod = await lab.add("web", "n1", "TCP/80", app="web")
@@ -156,6 +173,32 @@ async def test_a_pod_that_can_t_be_attached_leaves_nothing(cluster):
     assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
 
 
+async def test_a_pod_is_given_up_where_the_agent_does_not_answer_and_can_be_deleted_when_it_does(cluster, monkeypatch):
+    lab = await cluster(count=1)
+    limits = {"add_limit_s": 1.0, "limit_s": 0.5}
+    runtime = Runtime(lab.machines["n1"].execute, lab.folder / "n1" / "cni", lab.folder / "n1" / "cache", **limits)
+    monkeypatch.setattr(lab, "runtime", lambda name: runtime)
+    agent = lab.machines["n1"].process("agent")
+    await agent.signal(signal.SIGSTOP)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await lab.add("web", "n1")
+
+    assert list(lines(raised.value)) == [
+        'error: network "k8s-pod-network": ADD has not ended in 1 s, and was ended',
+        'error: pod default/web: is left half made: network "k8s-pod-network": DEL has not ended in 0.5 s, and was '
+        "ended; when its cause is gone: calipy lab pod delete default/web",
+    ]
+    with pytest.raises(Failure, match="pod default/web: is half made and has no network; delete it"):
+        await lab.probe("web", "10.0.0.1:80")
+    await agent.signal(signal.SIGCONT)
+    await lab.ready("n1")
+    await lab.delete(pods.named(lab, "web"))
+    assert await addresses_given_out(lab, "n1") == set()
+    assert (await lab.machines["n1"].run("ip", "netns", "list")).text == ""
+    assert not (await lab.machines["n1"].run("ip", "-br", "link", "show", "type", "veth")).text.count("cali")
+
+
 # --- by the command line ---
 
 
@@ -191,8 +234,15 @@ async def test_every_command(cluster, folder):
     assert len(json.loads(calipy_lab(folder, "ping-matrix", "-o", "json"))) == 20
     assert "eth0" in calipy_lab(folder, "exec", "shop/b", "--", "ip", "-br", "link")
     assert calipy_lab(folder, "exec", "n2", "hostname") == "n2\n"
+    for place in ("a", "n2", "tor"):
+        assert "No such file" in calipy_lab(folder, "exec", place, "no-such-command", check=127)
+        assert "Permission denied" in calipy_lab(folder, "exec", place, "/etc/passwd", check=126)
+        assert calipy_lab(folder, "exec", place, "--", "sh", "-c", "exit 7", check=7) == ""
     assert "Established" in calipy_lab(folder, "exec", "tor", "birdc", "show", "protocols")
-    assert "node n1 is ready" in calipy_lab(folder, "logs", "n1")
+    told = calipy_lab(folder, "logs", "n1")
+    assert "node n1 is ready" in told
+    assert "connected to peer" in told
+    assert not [line for line in told.splitlines() if "advice" in line or "route added" in line]
     assert any(
         "node n1 is ready" in line for line in json.loads(calipy_lab(folder, "logs", "n1", "-o", "json"))["agent"]
     )
@@ -210,6 +260,45 @@ async def test_every_command(cluster, folder):
     assert "runs in" in calipy_lab(folder, "up", check=1)
     assert calipy_lab(folder, "down") == "The lab is gone.\n"
     assert not folder.exists()
+
+
+async def test_probes_tell_what_is_allowed_refused_and_filtered_whatever_the_encapsulation(cluster, folder):
+    lab = await cluster(count=2)
+    await lab.add("web", "n1", "TCP/80", "UDP/80", "SCTP/80", namespace="shop")
+    client = await lab.add("client", "n2")
+    await lab.add("near", "n1")
+    allowed, refused, filtered = ({4: word, 6: word} for word in ("allowed", "refused", "filtered"))
+    for encapsulation in ("none", "vxlan"):
+        await lab.encapsulate(encapsulation)
+        await lab.rest(encapsulation)
+        for protocol in ("TCP", "UDP", "SCTP"):
+            for who in ("client", "near", "n1", "n2"):
+                assert await lab.probe(who, "shop/web:80", protocol) == allowed, (who, protocol)
+            assert await lab.probe("client", "shop/web:81", protocol) == refused
+            assert await lab.probe("shop/web", "client:80", protocol) == refused
+    assert await lab.probe("outside", "shop/web:80") == {4: "unreachable", 6: "unreachable"}
+
+    told = json.loads(calipy_lab(folder, "probe", "client", "shop/web:80", "--protocol", "sctp", "-o", "json"))
+    assert [(one["family"], one["verdict"], one["answer"]) for one in told] == [
+        (4, "allowed", "INIT ACK"), (6, "allowed", "INIT ACK"),
+    ]  # fmt: skip
+    assert "allowed" in calipy_lab(folder, "probe", "client", f"[{lab_address(lab, 'shop/web', 6)}]:80")
+    rules = "table inet t { chain c { type filter hook output priority 0; meta nfproto ipv6 tcp dport 80 drop; }; }"
+    inside = lab.machines["n2"].inside("ip", "netns", "exec", client.netns, "nft", "-f", "-")
+    assert not (await execute(inside, stdin=rules.encode())).status
+
+    assert await lab.probe("client", "shop/web:80", timeout_s=0.5) == allowed | {6: "filtered"}
+    probe = ("probe", "client", "shop/web:80", "--timeout", "500ms")
+    assert "allowed" in calipy_lab(folder, *probe, "--family", "4")
+    assert calipy_lab(folder, *probe, check=1) == ""
+    await lab.power_off("n1")
+    assert await lab.probe("client", "shop/web:80", "UDP", timeout_s=0.5) == filtered
+    with pytest.raises(Failure, match="node n1: it has no power"):
+        await lab.probe("near", "client:80")
+
+
+def lab_address(lab, pod, family):
+    return places.by_family(pods.named(lab, pod).addresses)[family]
 
 
 async def test_ping_matrix_fails_when_somebody_is_not_reached(cluster, folder):
@@ -236,6 +325,13 @@ async def test_the_demonstration_shows_a_complete_matrix_and_leaves_nothing(fold
         assert f"\n{title}\n" in told
     assert "no encapsulation, IPv4 and IPv6" in told
     assert "vxlan-crosssubnet, IPv4 and IPv6" in told
+    ruled = told.partition("under the policy, IPv4 and IPv6; 9 pairs are to be blocked\n")[2].partition("\n\n")[0]
+    assert ruled.count("- blocked") == 9
+    assert {line.split()[0] for line in ruled.splitlines() if "blocked" in line} == {"n1-a", "n2-a", "n3-a", "n2", "n3"}
+    assert "\n$ pycalicoctl explain default/n1-a --from default/n3-a --port 80 --exit-code\n" in told
+    assert "TCP 80, IPv4 and IPv6: DENIED where it arrives\n" in told
+    assert "np/default/friends governs default/n1-a" in told
+    assert "the policy deleted: everybody reaches everybody again" in told
     assert not folder.exists()
     assert traces(folder) == []
 
@@ -273,12 +369,12 @@ async def test_what_a_killed_up_has_left_is_swept(verb, folder):
 
 async def test_a_machine_that_had_not_yet_said_who_it_is_is_swept_too(folder):
     """`up` was killed after process 1 came up, and before its identity was written."""
-    clusters._write_plate(folder_made(folder), clusters.Plate(plan=clusters.Plan()))
+    folders.write_plate(folder_made(folder), folders.Plate(plan=Plan()))
     machine = Machine("n1", folder / "n1")
     await machine.start()
     (folder / "n1" / "identity.json").unlink()
 
-    await clusters.down(folder)
+    await lifecycle.down(folder)
 
     assert traces(folder) == []
 
@@ -306,7 +402,7 @@ def traces(folder):
     name = folder.name
     lines = [command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
     lines += Path("/proc/self/mountinfo").read_text().splitlines()
-    plan = clusters.Plan()
+    plan = Plan()
     links = {*plan.machines, *(segment.name for segment in plan.segments)} & set(os.listdir("/sys/class/net"))
     return [line for line in lines if name in line] + sorted(links)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from calipy.lab.places import Place
+
 _PREFIX = "calipy-t"
+HERE, THERE = {4: "10.77.1.2", 6: "fd00:77:1::2"}, {4: "10.77.2.2", 6: "fd00:77:2::2"}
+"""Addresses of `network`."""
 
 
 class Namespace:
@@ -62,3 +66,27 @@ def namespaces() -> Iterator[Callable[[str], Namespace]]:
     yield make
     for namespace in reversed(made):
         namespace.close()
+
+
+@pytest.fixture
+def network(namespaces: Callable[[str], Namespace]) -> tuple[Namespace, Namespace, Namespace]:
+    """here --- router --- there, with both families."""
+    here, router, there = (namespaces(name) for name in ("here", "router", "there"))
+    for namespace in (here, router, there):
+        namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+    router.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    for number, host in ((1, here), (2, there)):
+        link = f"r{number}"
+        router.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", host.name)
+        for namespace, name, last in ((router, link, 1), (host, "eth0", 2)):
+            namespace.run("ip", "address", "add", f"10.77.{number}.{last}/24", "dev", name)
+            namespace.run("ip", "address", "add", f"fd00:77:{number}::{last}/64", "dev", name)
+            namespace.run("ip", "link", "set", name, "up")
+        host.run("ip", "route", "add", "default", "via", f"10.77.{number}.1")
+        host.run("ip", "route", "add", "default", "via", f"fd00:77:{number}::1")
+    return here, router, there
+
+
+def place_of(namespace: Namespace, addresses: Mapping[int, str]) -> Place:
+    """A namespace of `network` as a place of a lab."""
+    return Place(name=namespace.name.rpartition("-")[2], kind="pod", netns=namespace.path, addresses=addresses)

@@ -23,10 +23,12 @@ from calipy.cni.protocol import PodReference
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain import query
 from calipy.explain.report import EndpointReport, NodeReport
+from calipy.lab.cni_failures import CniFailure
+from calipy.lab.cni_results import Added
 from calipy.lab.executions import execute
 from calipy.lab.machines import Machine, Process
 from calipy.lab.mounts import mount
-from calipy.lab.runner import Added, CniFailure, Runtime
+from calipy.lab.runner import Runtime
 from calipy.resources import ip_pools, ipam_blocks, ipam_handles, pods
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta, decode

@@ -16,7 +16,7 @@ from calipy.resources import felix_configurations, ip_pools, nodes
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
-from tests.netns.test_agent_cni import CALIPY, Node, folder_of_a_test, until
+from tests.netns.test_agent_cni import CALIPY, ENVIRONMENT, Node, folder_of_a_test, until
 
 
 @pytest.fixture
@@ -150,6 +150,28 @@ async def test_a_node_without_an_address_says_so_and_goes_on_when_it_has_one(nod
     assert (await node.agent.status()).restarts == 0
 
 
+async def test_a_name_server_that_never_answers_keeps_no_pod_waiting(node: Node) -> None:
+    """The first agent finds the address by itself; its successor is to find it by a name that nobody looks up."""
+    await node.start()
+    await node.agent.stop()
+    silence = (
+        "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', 53)); time.sleep(999)"
+    )
+    await node.machine.spawn("silence", (CALIPY[0], "-c", silence), {})
+    await node.run("sh", "-c", "echo nameserver 127.0.0.1 > /tmp/resolv; mount --bind /tmp/resolv /etc/resolv.conf")
+    await node.machine.spawn(
+        "next", (*CALIPY, "agent"), {**ENVIRONMENT, "IP_AUTODETECTION_METHOD": "can-reach=archive.example"}
+    )
+    await node.ready()
+    await node.add("one")
+    await node.delete("one")
+    report = await node.ask("status", NodeReport)
+    assert (
+        "archive.example can't be reached: no name server has told its address within 2 s"
+        in report.problems["NodeAddress"]
+    )
+
+
 async def test_a_node_object_that_is_deleted_is_told_once_and_shown(node: Node) -> None:
     await node.boot()
     await node.start_agent(FELIX_HEALTHENABLED="true")
@@ -188,3 +210,102 @@ async def test_a_prefix_that_changes_restarts_the_agent_warm(node: Node) -> None
     await asyncio.sleep(0.5)
     assert (await node.agent.status()).pid == after, "and only once"
     await store.close()
+
+
+async def test_the_pods_mtu_follows_the_hosts_links(node: Node) -> None:
+    await node.start()
+
+    async def told(mtu: int) -> None:
+        await until(lambda: (node.state / "mtu").read_text() == f"{mtu}\n", f"{mtu} is told", 5)
+
+    await told(1500)
+    await node.run("ip", "link", "set", "eth0", "mtu", "1400")
+    await told(1400)
+    await node.run("ip", "link", "add", "eth1", "mtu", "1300", "type", "veth", "peer", "name", "eth1p")
+    await node.run("ip", "link", "set", "eth1", "up")
+    await told(1300)
+    await node.run("ip", "link", "delete", "eth1")
+    await told(1400)
+
+
+OPEN_TABLE = (
+    "from calipy.netlink import nf_tables; nf_tables.OWNER = nf_tables.PERSIST = 0; from calipy.agent import run; run()"
+)
+"""An agent as on a kernel before 6.9, where a table has no owner."""
+
+
+async def test_a_second_agent_touches_nothing_until_the_first_has_ended(node: Node) -> None:
+    """Where the kernel keeps nobody from writing our table, and both would listen on the same sockets."""
+    argv = (CALIPY[0], "-P", "-c", OPEN_TABLE)
+    await node.boot()
+    await node.machine.spawn("agent", argv, ENVIRONMENT, restart=False)
+    await node.ready()
+    assert "owner" not in (await node.run("nft", "list", "table", "inet", "calipy")).partition("{")[0]
+    await node.add("one")
+    first = (await node.agent.status()).pid
+    sockets = {name: node.inside(f"/run/calipy/{name}.sock").stat().st_ino for name in ("cni", "query", "bgp")}
+    second = await node.machine.spawn("second", argv, {**ENVIRONMENT, "CALIPY_LOG_LEVEL": "info"})
+    said = f"another agent is alive on this node, process {first} ({' '.join(argv)}): it holds /run/calipy/agent.lock"
+    await until(lambda: said in second.log.read_text(), "the second says who is there")
+    await asyncio.sleep(1.2)  # two more attempts
+    assert len(second.log.read_text().splitlines()) == 2, second.log.read_text()
+    assert {name: node.inside(f"/run/calipy/{name}.sock").stat().st_ino for name in sockets} == sockets
+    await node.add("two")
+    report = await node.ask("status", NodeReport)
+    assert report.repairs == {}
+
+    await node.agent.kill()
+    await until(lambda: "is ready" in second.log.read_text(), "the second has taken over", 10)
+    assert (await second.status()).restarts == 0
+    for name in ("one", "two"):
+        await node.check(name)
+        await node.delete(name)
+    assert await node.left() == {}
+
+
+@pytest.mark.parametrize("of", ["blocks", "inodes"])
+async def test_a_full_disk_at_start_ends_no_agent(node: Node, of: str) -> None:
+    """No room for nodename, mtu, the conflist and the ready file; without inodes not for CNI's records either."""
+    places = ("/var/lib/calico", "/etc/cni/net.d", "/run/calipy")
+    await node.boot()
+    for place in places:
+        await node.run("mkdir", "-p", place)
+        await node.run("mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=32", "small", place)
+    for place in places if of == "blocks" else places[:1]:
+        fill = (
+            f"head -c 1M /dev/zero > {place}/filler"
+            if of == "blocks"
+            else f"for i in $(seq 99); do touch {place}/$i; done"
+        )
+        await node.run("sh", "-c", f"{{ {fill}; }} 2>/dev/null; true")
+    await node.start_agent()
+    log = node.agent.log
+    await until(
+        lambda: "nodename can't be written: No space left on device; it is tried again" in log.read_text(), "told"
+    )
+    if of == "blocks":
+        await node.ready()
+        report = await node.ask("status", NodeReport)
+        files = (
+            "/var/lib/calico/nodename",
+            "/var/lib/calico/mtu",
+            "/etc/cni/net.d/10-calipy.conflist",
+            "/run/calipy/ready",
+        )
+        assert [
+            file for file in files if f"{file} can't be written: No space" not in report.problems["HostFiles"]
+        ] == []
+        assert [log.read_text().count(f"{file} can't be written") for file in files] == [1] * 4
+    else:
+        await until(lambda: "/var/lib/calico/attachments: No space left on device" in log.read_text(), "told")
+    for place in places:
+        await node.run("sh", "-c", f"rm -f {place}/filler {place}/[0-9]")
+
+    async def well() -> bool:
+        return "HostFiles" not in (await node.ask("status", NodeReport)).problems
+
+    await node.ready()
+    await until(well, "all is written", 20)
+    assert (await node.run("cat", "/var/lib/calico/nodename", "/var/lib/calico/mtu")).split() == ["n1", "1500"]
+    assert (await node.agent.status()).restarts == 0
+    await node.run("cat", "/run/calipy/ready", "/etc/cni/net.d/10-calipy.conflist")

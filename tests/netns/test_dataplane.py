@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from calipy.felix.calc.change import NodeState, SetKey, difference, everything
 from calipy.felix.calc.settings import FelixSettings
@@ -71,8 +72,9 @@ class Node:
         self.dataplane = Dataplane(self.areas, thread)
         self.state = NodeState(settings=FelixSettings())
 
-    async def become(self, new: NodeState) -> int:
+    async def become(self, new: NodeState, revisions: Mapping[str, int] = {}) -> int:
         change = difference(self.state, new) if self.dataplane.state else everything(new)
+        change = replace(change, revisions=revisions)
         self.state = new
         serial = self.dataplane.submit(change)
         await asyncio.wait_for(self.dataplane.programmed([STATIC], serial), 10)
@@ -232,7 +234,11 @@ async def test_a_set_that_turns_from_addresses_to_prefixes_moves_with_its_users(
     listed = host.run("nft", "list", "ruleset")
     assert "@cali40-all-hosts-net-nets" in listed
     assert "set cali40-all-hosts-net {" not in listed
-    assert "10.20.0.0/23" in listed
+    assert "10.20.0.0/24, 10.20.1.0/24" in " ".join(listed.split())
+    reads = node.areas[0].reads
+    node.dataplane.notice("nftables", "look again")
+    await node.dataplane.idle()
+    assert (node.areas[0].reads - reads, node.areas[0].repairs) == (1, 0), "what is read is what was written"
 
 
 async def test_a_tunnel_with_its_peers(nodes: Any, namespaces: Any) -> None:
@@ -275,3 +281,18 @@ async def test_a_chain_that_others_jump_to_is_busy_and_goes_after_a_reading(
     assert "strange" not in listed
     assert "calib" in listed
     assert not node.dataplane.refused
+
+
+async def test_a_revision_is_programmed_once_the_kernel_holds_all_up_to_it(namespaces: Any, nodes: Any) -> None:
+    """What the kernel refuses doesn't hold it up: that is told apart."""
+    node = nodes(namespaces("host"))
+    told: list[Mapping[str, int]] = []
+    node.dataplane.on_programmed = lambda: told.append(node.dataplane.programmed_revisions)
+    await node.become(state(endpoint("a", "10.244.0.1")), {"NetworkPolicy": 3, "Tier": 1})
+    await node.dataplane.idle()
+    assert told[-1] == {"NetworkPolicy": 3, "Tier": 1}
+    nowhere = Route(prefix="10.5.0.0/24", origin=Origin("test"), next_hops=(NextHop("192.0.2.1", "none", 999),))
+    await node.become(state(endpoint("a", "10.244.0.1"), routes=(nowhere,)), {"NetworkPolicy": 4})
+    await node.dataplane.idle()
+    assert told[-1] == {"NetworkPolicy": 4, "Tier": 1}
+    assert route_owner(nowhere.key) in node.dataplane.refused

@@ -156,11 +156,12 @@ async def test_it_outlives_the_command_that_started_it() -> None:
 async def test_a_process_that_ends_is_started_again(machine: Machine) -> None:
     process = await machine.spawn("worker", ("sh", "-c", "echo run; sleep 600 & wait"), ENV)
     first = (await process.status()).pid
+    await until(lambda: printed(process, "run\n"), "it runs")
     await process.kill()
     await until(lambda: alive_again(process, first), "it is back")
     status = await process.status()
     assert (status.restarts, status.status, status.over) == (1, -signal.SIGKILL, False)
-    assert process.log.read_text() == "run\nrun\n"
+    await until(lambda: printed(process, "run\nrun\n"), "it runs again")
     await process.restart()
     await until(lambda: restarted(process, 2), "it is back again")
     await process.stop()
@@ -169,6 +170,10 @@ async def test_a_process_that_ends_is_started_again(machine: Machine) -> None:
     with pytest.raises(MachineError, match="start worker: ValueError: process 'worker' is there already"):
         await machine.spawn("worker", FOREVER, ENV)
     await again.stop()
+
+
+async def printed(process: Any, text: str) -> bool:
+    return bool(process.log.read_text() == text)
 
 
 async def alive_again(process: Any, former: int) -> bool:

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
-from calipy.lab.reachability import Place, probe
-
-HERE, THERE = {4: "10.77.1.2", 6: "fd00:77:1::2"}, {4: "10.77.2.2", 6: "fd00:77:2::2"}
-
-
-@pytest.fixture
-def network(namespaces):
-    """here --- router --- there, with both families; `here` and `there` as places."""
-    here, router, there = (namespaces(name) for name in ("here", "router", "there"))
-    for namespace in (here, router, there):
-        namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
-    router.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    for number, host in ((1, here), (2, there)):
-        link = f"r{number}"
-        router.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", host.name)
-        for namespace, name, last in ((router, link, 1), (host, "eth0", 2)):
-            namespace.run("ip", "address", "add", f"10.77.{number}.{last}/24", "dev", name)
-            namespace.run("ip", "address", "add", f"fd00:77:{number}::{last}/64", "dev", name)
-            namespace.run("ip", "link", "set", name, "up")
-        host.run("ip", "route", "add", "default", "via", f"10.77.{number}.1")
-        host.run("ip", "route", "add", "default", "via", f"fd00:77:{number}::1")
-    return (
-        Place(name="here", kind="pod", netns=here.path, addresses=HERE),
-        router,
-        Place(name="there", kind="pod", netns=there.path, addresses=THERE),
-    )
+from calipy.lab.reachability import probe
+from tests.netns.conftest import HERE, THERE, place_of
 
 
 async def ask(here, there, patience_s=0.4):
     """Both families, from here to there."""
-    return await probe([(here, there, family, (HERE[family],)) for family in (4, 6)], patience_s)
+    ends = place_of(here, HERE), place_of(there, THERE)
+    return await probe([(*ends, family, (HERE[family],)) for family in (4, 6)], patience_s)
 
 
 async def test_an_answer_tells_what_the_far_end_saw(network):
@@ -99,7 +74,7 @@ async def test_a_way_that_passes_small_packets_only_is_no_way(network):
 
 async def test_many_at_once_come_back_in_order(network):
     here, _, there = network
-    pairs = [(here, there, family, ()) for family in (4, 6)] * 300
+    pairs = [(place_of(here, HERE), place_of(there, THERE), family, ()) for family in (4, 6)] * 300
 
     found = await probe(pairs, 10)
 

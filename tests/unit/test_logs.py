@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -21,6 +22,7 @@ def root() -> Iterator[None]:
     yield
     logger.handlers[:] = handlers
     logger.setLevel(level)
+    logging.getLogger("asyncio").setLevel(logging.NOTSET)
 
 
 def written(style: str, level: str = "info") -> io.StringIO:
@@ -85,3 +87,9 @@ def test_configuring_again_does_not_write_twice() -> None:
     stream = written("text")
     logging.getLogger("calipy").error("once")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_asyncio_does_not_name_its_selector() -> None:
+    stream = written("text", "debug")
+    asyncio.run(asyncio.sleep(0), debug=False)
+    assert stream.getvalue() == ""

@@ -13,10 +13,12 @@ from calipy.settings import Autodetection, DefaultPool, SettingError, read
 RIGHT: list[tuple[str, str, str, Any]] = [
     ("NAMESPACE", "calico-system", "namespace", "calico-system"),
     ("NODENAME", "n1.example.com", "node", "n1.example.com"),
+    ("CALIPY_NODE_LABELS", "rack=a,x.io/z=", "node_labels", {"rack": "a", "x.io/z": ""}),
     ("CALIPY_DATASTORE", "sqlite:/tmp/x", "datastore", "sqlite:/tmp/x"),
     ("CALIPY_RUN_DIR", "/tmp/run", "run_folder", Path("/tmp/run")),
     ("CNI_CONF_NAME", "05-net.conflist", "cni_configuration_name", "05-net.conflist"),
     ("CALIPY_STATUS_GRACE_PERIOD", "1.5", "status_grace_period_s", 1.5),
+    ("CALIPY_STATUS_GRACE_PERIOD", "86400", "status_grace_period_s", 86400.0),
     ("IP", "none", "ip", "none"),
     ("IP", "10.9.0.11/24", "ip", "10.9.0.11/24"),
     ("IP", "", "ip", "autodetect"),
@@ -45,16 +47,21 @@ def test_right(variable: str, text: str, attribute: str, value: Any) -> None:
 
 
 METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., cidr=C,... or kubernetes-internal-ip"
+LABEL = "letters, digits, -, _ and ., 63 at most, a letter or digit at both ends"
+NAME = f"{LABEL}; before it, at will, a DNS name and /"
 IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
+    ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
+    ("CALIPY_NODE_LABELS", "rack=a b", f"labels: 'a b' can't be the value of a label: {LABEL}, or nothing at all"),
+    ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {NAME}"),
     ("NAMESPACE", "a.b", "a namespace's name: lower-case letters, digits, dashes; a letter or digit at both ends"),
     ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
     ("CALIPY_STATE_DIR", "state", "an absolute path"),
     ("CNI_CONF_NAME", "../x.conflist", "a file's name, without its folder"),
-    ("CALIPY_STATUS_GRACE_PERIOD", "-1", "a number of seconds, 0 or more"),
-    ("CALIPY_STATUS_GRACE_PERIOD", "1m", "a number of seconds"),
+    *[("CALIPY_STATUS_GRACE_PERIOD", text, "0 to 86400 seconds") for text in ("-1", "1m", "inf", "nan", "86401")],
     ("IP", "auto", IPV4),
     ("IP", "fd00::1", IPV4),
     ("IP6", "10.9.0.1", "autodetect, none, or an IPv6 address with or without its prefix length"),

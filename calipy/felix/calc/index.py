@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import TypeVar
 
 from calipy.conversion.pods import pod_addresses
@@ -68,7 +69,8 @@ class Index:
         self._learned: dict[str, LearnedRoute] = {}
         self.links: dict[int, Link] = {}
         self.links_by_name: dict[str, Link] = {}
-        self.addresses: set[LinkAddress] = set()
+        self._addresses: dict[int, set[LinkAddress]] = {}
+        """Of each link by its number."""
         self.foreign_routes: frozenset[ForeignRoute] = frozenset()
         self.foreign_links: frozenset[int] = frozenset()
         """Links that foreign routes lead over."""
@@ -142,6 +144,26 @@ class Index:
         if link is not None:
             self.links_by_name[link.name] = link
         return True
+
+    def put_address(self, address: LinkAddress) -> None:
+        """Takes in an address of a link."""
+        self._addresses.setdefault(address.index, set()).add(address)
+
+    def drop_address(self, address: LinkAddress) -> None:
+        """A link has lost an address."""
+        _move(self._addresses, address, address.index, None)
+
+    def drop_addresses(self, number: int) -> None:
+        """A link has gone with all its addresses."""
+        self._addresses.pop(number, None)
+
+    def addresses(self) -> Iterator[LinkAddress]:
+        """The addresses of all links."""
+        return chain.from_iterable(self._addresses.values())
+
+    def addresses_on(self, number: int) -> Collection[LinkAddress]:
+        """Those of one link."""
+        return self._addresses.get(number, ())
 
     def put_foreign_routes(self, routes: frozenset[ForeignRoute]) -> bool:
         """Takes in the routes of others; True if anything changed."""

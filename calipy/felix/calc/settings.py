@@ -16,6 +16,12 @@ class FelixSettings(Struct, frozen=True, gc=False, kw_only=True):
     ip_forwarding: Literal["Enabled", "Disabled"] = "Enabled"
     default_endpoint_to_host_action: Literal["DROP", "ACCEPT", "RETURN"] = "DROP"
     filter_deny_action: Literal["DROP", "REJECT"] = "DROP"
+    nftables_mark_mask: int = 0xFFFF0000
+    """Bits of the packet's mark that are ours."""
+    log_prefix: str = "calico-packet"
+    log_action_rate_limit: tuple[int, int] | None = None
+    """So many packets in so many seconds are logged by one rule; None: all."""
+    log_action_rate_limit_burst: int = 5
     disable_conntrack_invalid_check: bool = False
     nat_outgoing_address: str | None = None
     nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] = "IPPoolsOnly"

@@ -1,45 +1,59 @@
 """Neutral rules as nf_tables expressions, and back: parse(render(x)) == x.
 
-A match becomes a fixed run of expressions, a load and a test, so that reading is the same table the other way round. A
-rule's user data is a comment for `nft list`: the fingerprint of the neutral rule and its origin.
+A match becomes a fixed run of expressions, loads and a test, so that reading is the same table the other way round; but
+the family isn't tested again where an address before was of the same. A rule's user data is a comment for `nft list`:
+the fingerprint of the neutral rule and its origin.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from calipy.felix.objects import fingerprint
+from calipy.felix.rules import origins
 from calipy.felix.rules.values import (
     Accept,
     Action,
     Address,
+    AddressMatch,
+    ClearMark,
     ConnectionState,
     Dispatch,
     Drop,
     Family,
     Goto,
+    IcmpCode,
     IcmpType,
+    InEndpoints,
+    InPorts,
     InSet,
     Interface,
     Jump,
     LocalSource,
+    Log,
+    Marked,
     Masquerade,
     Match,
     NoTrack,
     OwnSource,
+    Pass,
     Ports,
     Protocol,
+    Rate,
     Reject,
     Return,
     Rule,
+    Side,
     SourceNat,
     State,
+    TransportMatch,
+    Verdict,
 )
 from calipy.model.origins import Origin
+from calipy.model.sets import net_member
 from calipy.netlink import attributes as nla
 from calipy.netlink import nf_tables as nft
 
@@ -56,11 +70,14 @@ _STATES: dict[State, int] = {
     "new": nft.STATE_NEW,
     "untracked": nft.STATE_UNTRACKED,
 }
+_SIDES: dict[int, Side] = {0: "source", 2: "destination"}
+"""Offset of a port -> whose it is."""
 _META_NAMES = {"in": nft.META_IIFNAME, "out": nft.META_OIFNAME}
 _RANDOM = nft.NAT_FULLY_RANDOM
 _LOCAL = 2
 """RTN_LOCAL, the address type that fib gives for one of the host's own."""
-_MOST_COMMENT = 200
+_INFO = 6
+"""Level of what rules log, as in Calico."""
 _MOST_MATCHES = 1024
 """So many matches are remembered with their bytes."""
 
@@ -74,16 +91,37 @@ class Unreadable(ValueError):
 
 def render(rule: Rule) -> tuple[bytes, ...]:
     """A rule's expressions, a counter before its action."""
-    matches = [part for match in rule.matches for part in _match_expressions(match)]
-    return (*matches, _COUNTER, *_render(rule.action))
+    parts: list[bytes] = []
+    family = None
+    for match in rule.matches:
+        found = family_of(match)
+        parts += _match_expressions(match, found is not None and found == family)
+        if found is not None:
+            family = found
+        elif isinstance(match, Family):
+            family = None
+    return (*parts, _COUNTER, *_render(rule.action))
+
+
+def family_of(match: Match) -> int | None:
+    """The family of a match's address; None for one without an address."""
+    match match:
+        case Address(address=address):
+            return 6 if ":" in address else 4
+        case InSet(family=family) | InEndpoints(family=family) | OwnSource(family=family):
+            return family
+        case _:
+            return None
 
 
 def user_data(rule: Rule) -> bytes:
     """Fingerprint and origin, for adoption after a restart and for people."""
-    origin = str(rule.origin)
-    if len(origin.encode()) > _MOST_COMMENT:
-        origin = f"{rule.origin.kind} #{hashlib.blake2b(origin.encode(), digest_size=16).hexdigest()}"
-    return nft.comment(f"{fingerprint(rule).hex()} {origin}")
+    return nft.comment(f"{fingerprint(rule).hex()} {origins.text(rule.origin)}")
+
+
+def origin_of(data: bytes) -> str:
+    """The origin in a rule's user data, as `rules.origins` reads it; empty where it isn't one of ours."""
+    return nft.parse_comment(data).partition(" ")[2] if fingerprint_of(data) else ""
 
 
 def fingerprint_of(data: bytes) -> str:
@@ -96,9 +134,11 @@ _COUNTER = nft.counter()
 
 
 @lru_cache(_MOST_MATCHES)
-def _match_expressions(match: Match) -> tuple[bytes, ...]:
+def _match_expressions(match: Match, family_known: bool) -> tuple[bytes, ...]:
     """Most matches of a node are the same few, endpoint by endpoint."""
-    return tuple(_render_match(match))
+    family = family_of(match)
+    test = _family(family) if family is not None and not family_known else ()
+    return (*test, *_render_match(match))
 
 
 def _negation(negated: bool) -> int:
@@ -113,17 +153,13 @@ def _render_match(match: Match) -> Iterator[bytes]:
             yield nft.compare(value, _negation(negated))
         case Family(family=family):
             yield from _family(family)
-        case Address() | InSet() | OwnSource():
+        case Address() | InSet() | InEndpoints() | OwnSource():
             yield from _render_address(match)
         case Protocol(number=number, negated=negated):
             yield nft.meta(nft.META_L4PROTO)
             yield nft.compare(bytes((number,)), _negation(negated))
-        case Ports(side=side, first=first, last=last):
-            yield nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSETS[side], 2)
-            yield nft.between(struct.pack(">H", first), struct.pack(">H", last))
-        case IcmpType(first=first, last=last):
-            yield nft.payload(nft.TRANSPORT_HEADER, 0, 1)
-            yield nft.between(bytes((first,)), bytes((last,)))
+        case Ports() | InPorts() | IcmpType() | IcmpCode():
+            yield from _render_transport(match)
         case ConnectionState(states=states):
             yield nft.ct(nft.CT_STATE)
             yield nft.bitwise(struct.pack("=I", sum(_STATES[state] for state in states)), bytes(4))
@@ -131,27 +167,60 @@ def _render_match(match: Match) -> Iterator[bytes]:
         case LocalSource():
             yield nft.fib(nft.FIB_ADDRESS_TYPE, nft.FIB_SOURCE)
             yield nft.compare(struct.pack("=I", _LOCAL))
+        case Marked(bits=bits):
+            yield nft.meta(nft.META_MARK)
+            yield nft.bitwise(struct.pack("=I", bits), bytes(4))
+            yield nft.compare(struct.pack("=I", bits))
 
 
-def _render_address(match: Address | InSet | OwnSource) -> Iterator[bytes]:
+def _render_address(match: AddressMatch) -> Iterator[bytes]:
     match match:
         case Address(side=side, address=address, negated=negated):
             family = 6 if ":" in address else 4
-            yield from _family(family)
             yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
             whole, _, length = address.partition("/")
             if length:
                 yield nft.bitwise(_mask(family, int(length)), bytes(_SIZES[family]))
             yield nft.compare(nla.pack_address(whole), _negation(negated))
         case InSet(side=side, set=name, family=family, negated=negated):
-            yield from _family(family)
             yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
             yield nft.lookup(name, negated=negated)
+        case InEndpoints(side=side, set=name, family=family, negated=negated):
+            protocol, port = _ENDPOINT_REGISTERS[family]
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
+            yield nft.meta(nft.META_L4PROTO, protocol)
+            yield nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSETS[side], 2, port)
+            yield nft.lookup(name, negated=negated)
         case OwnSource(set=name, family=family, negated=negated):
-            yield from _family(family)
             yield nft.meta(nft.META_IIFNAME)
             yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, "source"], _SIZES[family], register=2)
             yield nft.lookup(name, negated=negated)
+
+
+_ENDPOINT_REGISTERS = {4: (9, 10), 6: (2, 13)}
+"""Where protocol and port stand behind an address of a family in register 1."""
+
+
+def _render_transport(match: TransportMatch) -> Iterator[bytes]:
+    match match:
+        case Ports(side=side, first=first, last=last, negated=negated):
+            yield nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSETS[side], 2)
+            yield _range(struct.pack(">H", first), struct.pack(">H", last), negated)
+        case InPorts(side=side, set=name, negated=negated):
+            yield nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSETS[side], 2)
+            yield nft.lookup(name, negated=negated)
+        case IcmpType(first=first, last=last, negated=negated):
+            yield nft.payload(nft.TRANSPORT_HEADER, 0, 1)
+            yield _range(bytes((first,)), bytes((last,)), negated)
+        case IcmpCode(of_type=type_, code=code, negated=negated):
+            for offset, value, test in ((0, type_, nft.EQUAL), (1, code, _negation(negated))):
+                yield nft.payload(nft.TRANSPORT_HEADER, offset, 1)
+                yield nft.compare(bytes((value,)), test)
+
+
+def _range(first: bytes, last: bytes, negated: bool) -> bytes:
+    """One value is compared: that is the kernel's fastest test."""
+    return nft.between(first, last, negated=negated) if first != last else nft.compare(first, _negation(negated))
 
 
 def _mask(family: int, length: int) -> bytes:
@@ -168,20 +237,17 @@ _PLAIN_VERDICTS: dict[type[Action], int] = {Accept: nft.ACCEPT, Drop: nft.DROP, 
 
 
 def _render(action: Action) -> Iterator[bytes]:
-    if type(action) in _PLAIN_VERDICTS:
-        yield nft.verdict(_PLAIN_VERDICTS[type(action)])
     match action:
-        case Jump(chain=chain):
-            yield nft.verdict(nft.JUMP, chain)
-        case Goto(chain=chain):
-            yield nft.verdict(nft.GOTO, chain)
-        case Reject():
-            yield nft.reject()
+        case Accept() | Drop() | Reject() | Return() | Jump() | Goto() | Dispatch() | Pass():
+            yield from _render_verdict(action)
+        case ClearMark(bits=bits):
+            yield from _set_mark(bits, 0)
+        case Log(prefix=prefix, rate=rate):
+            if rate is not None:
+                yield nft.limit(rate.packets, rate.period_s, rate.burst)
+            yield nft.log(prefix, _INFO)
         case NoTrack():
             yield nft.notrack()
-        case Dispatch(map=name, direction=direction):
-            yield nft.meta(_META_NAMES[direction])
-            yield nft.lookup_verdict(name)
         case Masquerade(ports=ports):
             yield from _ports(ports)
             yield nft.masquerade(_nat_flags(ports), *((2, 3) if ports else ()))
@@ -190,6 +256,30 @@ def _render(action: Action) -> Iterator[bytes]:
             yield nft.immediate(nla.pack_address(address))
             yield from _ports(ports)
             yield nft.source_nat(_NFPROTO[family], 1, _nat_flags(ports) | 1, *((2, 3) if ports else ()))
+
+
+def _render_verdict(action: Verdict) -> Iterator[bytes]:
+    match action:
+        case Accept() | Drop() | Return():
+            yield nft.verdict(_PLAIN_VERDICTS[type(action)])
+        case Reject():
+            yield nft.reject()
+        case Jump(chain=chain):
+            yield nft.verdict(nft.JUMP, chain)
+        case Goto(chain=chain):
+            yield nft.verdict(nft.GOTO, chain)
+        case Dispatch(map=name, direction=direction):
+            yield nft.meta(_META_NAMES[direction])
+            yield nft.lookup_verdict(name)
+        case Pass(bits=bits):
+            yield from _set_mark(bits, bits)
+            yield nft.verdict(nft.RETURN)
+
+
+def _set_mark(bits: int, to: int) -> Iterator[bytes]:
+    yield nft.meta(nft.META_MARK)
+    yield nft.bitwise(struct.pack("=I", bits ^ 0xFFFFFFFF), struct.pack("=I", to))
+    yield nft.meta_set(nft.META_MARK)
 
 
 def _ports(ports: tuple[int, int] | None) -> Iterator[bytes]:
@@ -215,87 +305,149 @@ def parse(expressions: Sequence[nft.Expression], origin: Origin) -> Rule:
 
 
 def _parse_matches(parts: list[nft.Expression]) -> Iterator[Match]:
-    """Each match is a load and a test; a family's test before an address belongs to that address."""
+    """Each match is loads and a test; a family's test before an address belongs to that address, and to those after."""
+    family = 0
     while parts:
-        loaded = _attributes(parts[0])
-        match parts[0].name:
-            case "meta":
-                found, used = _parse_meta(nla.as_be32(loaded[2]), parts)
-            case "payload":
-                found, used = _parse_transport(loaded, parts[1]), 2
-            case "ct":
-                bits = struct.unpack("=I", _data(_attributes(parts[1])[4]))[0]
-                found, used = ConnectionState(tuple(name for name, bit in _STATES.items() if bits & bit)), 3
-            case "fib":
-                found, used = LocalSource(), 2
-            case name:
-                raise Unreadable(f"a match that begins with {name}")
+        if _is_load(parts[0], nft.META_NFPROTO):
+            family = _FAMILIES[_value(parts[1])[0]]
+            del parts[:2]
+            if not _is_address(parts):
+                yield Family(family)
+                continue
+        found, used = _parse_address(family, parts) if _is_address(parts) else _parse_other(parts)
         yield found
         del parts[:used]
 
 
+def _is_load(part: nft.Expression, key: int) -> bool:
+    return part.name == "meta" and nla.as_be32(_attributes(part)[2]) == key
+
+
+def _is_address(parts: list[nft.Expression]) -> bool:
+    """An address is loaded next, perhaps behind the incoming interface."""
+    names = [part.name for part in parts[:2]]
+    at = names.index("payload") if "payload" in names and names[0] in ("payload", "meta") else None
+    return at is not None and _header(parts[at]) == nft.NETWORK_HEADER
+
+
+def _parse_other(parts: list[nft.Expression]) -> tuple[Match, int]:
+    match parts[0].name:
+        case "meta":
+            return _parse_meta(nla.as_be32(_attributes(parts[0])[2]), parts)
+        case "payload":
+            return _parse_transport(parts)
+        case "ct":
+            bits = struct.unpack("=I", _data(_attributes(parts[1])[4]))[0]
+            return ConnectionState(tuple(name for name, bit in _STATES.items() if bits & bit)), 3
+        case "fib":
+            return LocalSource(), 2
+        case name:
+            raise Unreadable(f"a match that begins with {name}")
+
+
 def _parse_meta(key: int, parts: list[nft.Expression]) -> tuple[Match, int]:
-    test = _attributes(parts[1])
-    value, negated = _data(test[3]), nla.as_be32(test[2]) == nft.NOT_EQUAL
+    if key == nft.META_MARK:
+        return Marked(struct.unpack("=I", _value(parts[2]))[0]), 3
+    value, negated = _value(parts[1]), _is_unequal(parts[1])
     if key == nft.META_L4PROTO:
         return Protocol(value[0], negated), 2
-    if key == nft.META_NFPROTO:
-        family = _FAMILIES[value[0]]
-        match [part.name for part in parts[2:5]]:
-            case ["payload", "bitwise" | "cmp" | "lookup", *_] if _header(parts[2]) == nft.NETWORK_HEADER:
-                return _parse_address(family, parts[2:])
-            case ["meta", "payload", "lookup"]:
-                found = _attributes(parts[4])
-                return OwnSource(nla.as_text(found[1]), family, _is_negated(found)), 5
-        return Family(family), 2
     direction = next(direction for direction, number in _META_NAMES.items() if number == key)
     prefix = len(value) < _NAME_SIZE
     return Interface(direction, value.rstrip(b"\0").decode(), prefix, negated), 2  # type: ignore[arg-type]
 
 
 def _parse_address(family: int, parts: list[nft.Expression]) -> tuple[Match, int]:
+    if parts[0].name == "meta":
+        found = _attributes(parts[2])
+        return OwnSource(nla.as_text(found[1]), family, _is_negated(found)), 3
     offset = nla.as_be32(_attributes(parts[0])[3])
     side = next(side for (known, side), at in _OFFSETS.items() if known == family and at == offset)
-    found = _attributes(parts[1])
-    if parts[1].name == "lookup":
-        return InSet(side, nla.as_text(found[1]), family, _is_negated(found)), 4  # type: ignore[arg-type]
-    length = f"/{int.from_bytes(_data(found[4]), 'big').bit_count()}" if parts[1].name == "bitwise" else ""
-    test = _attributes(parts[2]) if length else found
-    negated = nla.as_be32(test[2]) == nft.NOT_EQUAL
-    return Address(side, nla.as_address(_data(test[3])) + length, negated), 5 if length else 4  # type: ignore[arg-type]
+    match parts[1].name:
+        case "lookup":
+            found = _attributes(parts[1])
+            return InSet(side, nla.as_text(found[1]), family, _is_negated(found)), 2  # type: ignore[arg-type]
+        case "meta":
+            found = _attributes(parts[3])
+            return InEndpoints(side, nla.as_text(found[1]), family, _is_negated(found)), 4  # type: ignore[arg-type]
+        case "bitwise":
+            length = int.from_bytes(_data(_attributes(parts[1])[4]), "big").bit_count()
+            address = f"{nla.as_address(_value(parts[2]))}/{length}"
+            return Address(side, address, _is_unequal(parts[2])), 3  # type: ignore[arg-type]
+        case _:
+            return Address(side, nla.as_address(_value(parts[1])), _is_unequal(parts[1])), 2  # type: ignore[arg-type]
 
 
 def _is_negated(lookup: dict[int, memoryview]) -> bool:
     return 5 in lookup and bool(nla.as_be32(lookup[5]))
 
 
-def _parse_transport(load: dict[int, memoryview], test: nft.Expression) -> Match:
-    found = _attributes(test)
-    low, high = _data(found[3]), _data(found[4])
-    if nla.as_be32(load[4]) == 1:
-        return IcmpType(low[0], high[0])
-    side = next(side for side, at in _PORT_OFFSETS.items() if at == nla.as_be32(load[3]))
-    return Ports(side, struct.unpack(">H", low)[0], struct.unpack(">H", high)[0])  # type: ignore[arg-type]
+def _is_unequal(test: nft.Expression) -> bool:
+    return nla.as_be32(_attributes(test)[2]) == (1 if test.name == "range" else nft.NOT_EQUAL)
+
+
+def _value(test: nft.Expression) -> bytes:
+    """What a comparison compares with."""
+    return _data(_attributes(test)[3])
+
+
+def _parse_transport(parts: list[nft.Expression]) -> tuple[Match, int]:
+    load = _attributes(parts[0])
+    offset, length = nla.as_be32(load[3]), nla.as_be32(load[4])
+    if parts[1].name == "lookup":
+        found = _attributes(parts[1])
+        return InPorts(_SIDES[offset], nla.as_text(found[1]), _is_negated(found)), 2
+    low, high, negated = _parse_range(parts[1])
+    if length == 2:
+        return Ports(_SIDES[offset], int.from_bytes(low, "big"), int.from_bytes(high, "big"), negated), 2
+    if len(parts) > 2 and parts[2].name == "payload" and nla.as_be32(_attributes(parts[2])[3]) == 1:
+        return IcmpCode(low[0], _value(parts[3])[0], _is_unequal(parts[3])), 4
+    return IcmpType(low[0], high[0], negated), 2
+
+
+def _parse_range(test: nft.Expression) -> tuple[bytes, bytes, bool]:
+    """First and last of what a test lets through, or with True keeps out."""
+    last = _data(_attributes(test)[4]) if test.name == "range" else _value(test)
+    return _value(test), last, _is_unequal(test)
 
 
 def _parse_action(parts: list[nft.Expression]) -> Action:
     last = _attributes(parts[-1])
     match parts[-1].name:
+        case "immediate" if len(parts) > 1:
+            return Pass(struct.unpack("=I", _data(_attributes(parts[1])[5]))[0])
         case "immediate":
             return parse_verdict(nla.attributes(nla.attributes(last[2])[2]))
         case "reject":
             return Reject()
-        case "notrack":
-            return NoTrack()
         case "lookup":
             key = nla.as_be32(_attributes(parts[0])[2])
             return Dispatch(nla.as_text(last[1]), "in" if key == nft.META_IIFNAME else "out")
+        case _:
+            return _parse_statement(parts)
+
+
+def _parse_statement(parts: list[nft.Expression]) -> Action:
+    last = _attributes(parts[-1])
+    match parts[-1].name:
+        case "notrack":
+            return NoTrack()
+        case "meta":
+            return ClearMark(struct.unpack("=I", _data(_attributes(parts[1])[4]))[0] ^ 0xFFFFFFFF)
+        case "log":
+            return Log(nla.as_text(last[2]), _parse_rate(parts[:-1]))
         case "masq":
             return Masquerade(_parse_ports(parts[:-1]))
         case "nat":
             return SourceNat(nla.as_address(_data(_attributes(parts[0])[2])), _parse_ports(parts[1:-1]))
         case name:
             raise Unreadable(f"an action that ends with {name}")
+
+
+def _parse_rate(parts: list[nft.Expression]) -> Rate | None:
+    if not parts:
+        return None
+    found = _attributes(parts[0])
+    return Rate(nla.as_be64(found[1]), nla.as_be64(found[2]), nla.as_be32(found[3]))
 
 
 _VERDICTS: dict[int, Callable[[str], Action]] = {
@@ -339,9 +491,14 @@ def _data(nested: memoryview) -> bytes:
 
 
 def element_key(kind: str, key: str) -> bytes:
-    """The key of an element that stands for itself: an address, an interface, or an interface and its address."""
+    """The key of an element that stands for itself: an address, an address with protocol and port, an interface, or an
+    interface and its address."""
     if kind == "addresses":
         return nla.pack_address(key)
+    if kind == "endpoints":
+        address, _, end = key.rpartition(",")
+        protocol, _, port = end.partition(":")
+        return nla.pack_address(address) + _ENDPOINT.pack(_protocol_number(protocol), int(port))
     interface, _, address = key.partition(" ")
     name = interface.encode().ljust(_NAME_SIZE, b"\0")
     return name + nla.pack_address(address) if address else name
@@ -351,13 +508,48 @@ def element_name(kind: str, key: bytes) -> str:
     """The inverse."""
     if kind == "addresses":
         return nla.as_address(key)
+    if kind == "endpoints":
+        protocol, port = _ENDPOINT.unpack(key[-_ENDPOINT.size :])
+        return f"{nla.as_address(key[: -_ENDPOINT.size])},{_PROTOCOLS.get(protocol, protocol)}:{port}"
     interface = key[:_NAME_SIZE].rstrip(b"\0").decode()
     return f"{interface} {nla.as_address(key[_NAME_SIZE:])}" if kind == "sources" else interface
 
 
-def interval(prefix: str) -> tuple[bytes, bytes | None]:
-    """A prefix's first key, and the key after its last (None at the end of all addresses)."""
-    network = ipaddress.ip_network(prefix)
-    size = _SIZES[network.version]
-    beyond = int(network.broadcast_address) + 1
-    return network.network_address.packed, beyond.to_bytes(size, "big") if beyond >> (8 * size) == 0 else None
+_ENDPOINT = struct.Struct(">B3xH2x")
+"""Protocol and port as they stand behind an address: each in a word of its own."""
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_PROTOCOL_NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
+
+
+def _protocol_number(name: str) -> int:
+    return _PROTOCOL_NUMBERS[name] if name in _PROTOCOL_NUMBERS else int(name)
+
+
+def interval(kind: str, member: str) -> tuple[bytes, bytes | None]:
+    """The first key of a prefix or of a range of ports, and the key after its last (None at the end of all keys)."""
+    if kind == "ports":
+        first, _, last = member.partition("-")
+        low, beyond, size = int(first), int(last or first) + 1, 2
+    elif "/" in member:
+        network = ipaddress.ip_network(member)
+        low, beyond, size = int(network.network_address), int(network.broadcast_address) + 1, _SIZES[network.version]
+    else:
+        address = nla.pack_address(member)
+        low, size = int.from_bytes(address, "big"), len(address)
+        beyond = low + 1
+    return low.to_bytes(size, "big"), beyond.to_bytes(size, "big") if beyond >> (8 * size) == 0 else None
+
+
+def members(kind: str, first: bytes, last: bytes) -> Iterator[str]:
+    """What makes up a range between two keys: one range of ports, or as many prefixes as it needs; a whole address
+    goes without its length."""
+    low, high = int.from_bytes(first, "big"), int.from_bytes(last, "big")
+    if kind == "ports":
+        yield str(low) if low == high else f"{low}-{high}"
+        return
+    if low == high:
+        yield nla.as_address(first)
+        return
+    make = ipaddress.IPv4Address if len(first) == 4 else ipaddress.IPv6Address
+    for network in ipaddress.summarize_address_range(make(low), make(high)):
+        yield net_member(str(network))

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from calipy.felix.rules.values import (
     Address,
+    AddressMatch,
     Chain,
+    ClearMark,
     ConnectionState,
     Dispatch,
     Family,
     Goto,
+    IcmpCode,
     IcmpType,
+    InEndpoints,
+    InPorts,
     InSet,
     Interface,
     Jump,
     LocalSource,
+    Log,
+    Marked,
     Masquerade,
     Match,
     OwnSource,
+    Pass,
     Ports,
     Protocol,
+    Rate,
     Rule,
     SourceNat,
+    TransportMatch,
 )
 
 _ENDS = {"source": "from", "destination": "to"}
@@ -45,29 +55,43 @@ def _match(match: Match) -> str:
             return f"{_not(negated)}{direction} {name}{'*' if prefix else ''}"
         case Family(family=family):
             return f"ipv{family}"
-        case Address() | InSet() | OwnSource():
-            return _address(match)
+        case Address() | InSet() | InEndpoints() | OwnSource():
+            return _not(match.negated) + _address(match)
         case Protocol(number=number, negated=negated):
             return f"{_not(negated)}{_PROTOCOLS.get(number, number)}"
-        case Ports(side=side, first=first, last=last):
-            return f"{_ENDS[side]} port {_range(first, last)}"
-        case IcmpType(first=first, last=last):
-            return f"type {_range(first, last)}"
+        case Ports() | InPorts() | IcmpType() | IcmpCode():
+            return _transport(match)
         case ConnectionState(states=states):
             return f"state {','.join(states)}"
         case LocalSource():
             return "from this node"
+        case Marked(bits=bits):
+            return f"mark {bits:#x}"
 
 
-def _address(match: Address | InSet | OwnSource) -> str:
+def _address(match: AddressMatch) -> str:
     match match:
         case Address(side=side, address=address):
-            found = f"{_ENDS[side]} {address}"
+            return f"{_ENDS[side]} {address}"
         case InSet(side=side, set=name):
-            found = f"{_ENDS[side]} @{name}"
+            return f"{_ENDS[side]} @{name}"
+        case InEndpoints(side=side, set=name):
+            return f"{_ENDS[side]} endpoint @{name}"
         case OwnSource(set=name):
-            found = f"in and from @{name}"
-    return _not(match.negated) + found
+            return f"in and from @{name}"
+
+
+def _transport(match: TransportMatch) -> str:
+    no = _not(match.negated)
+    match match:
+        case Ports(side=side, first=first, last=last):
+            return f"{no}{_ENDS[side]} port {_range(first, last)}"
+        case InPorts(side=side, set=name):
+            return f"{no}{_ENDS[side]} port @{name}"
+        case IcmpType(first=first, last=last):
+            return f"{no}type {_range(first, last)}"
+        case IcmpCode(of_type=type_, code=code):
+            return f"type {type_} {no}code {code}"
 
 
 def _action(rule: Rule) -> str:
@@ -78,6 +102,12 @@ def _action(rule: Rule) -> str:
             return f"goto {chain}"
         case Dispatch(map=name, direction=direction):
             return f"{direction} map @{name}"
+        case Pass(bits=bits):
+            return f"pass {bits:#x}"
+        case ClearMark(bits=bits):
+            return f"clear mark {bits:#x}"
+        case Log(prefix=prefix, rate=rate):
+            return f'log "{prefix}"{_rate(rate)}'
         case Masquerade(ports=ports):
             return f"masquerade{_ports(ports)} fully-random"
         case SourceNat(address=address, ports=ports):
@@ -96,3 +126,7 @@ def _range(first: int, last: int) -> str:
 
 def _ports(ports: tuple[int, int] | None) -> str:
     return f" ports {_range(*ports)}" if ports else ""
+
+
+def _rate(rate: Rate | None) -> str:
+    return f" {rate.packets} in {rate.period_s} s, {rate.burst} at once" if rate is not None else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from itertools import groupby
 
 from msgspec import Struct
@@ -20,6 +20,8 @@ from calipy.netlink.socket import NetlinkSocket
 DEVICES = ("vxlan.calico", "vxlan-v6.calico")
 _GONE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL})
 _RANKS = {"device": 0, "address": 1, "neighbour": 2, "forwarding": 3}
+_SLICE = 200
+"""Answers between two points at which a reading may pause."""
 _BROADCAST_MAC = "00:00:00:00:00:00"
 
 
@@ -56,39 +58,40 @@ class LinksDriver:
         rank = _RANKS[op.name.kind]
         return rank if isinstance(op, Put) else -rank - 1
 
+    def weight(self, op: Op) -> int:
+        """Each is one message or a few."""
+        return 1
+
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """The devices of ours and all that hangs on them."""
         found: dict[ObjectName, Struct] = {}
         names: dict[int, str] = {}
         links: list[rtnetlink.Link] = []
-        for step in self._socket.dump_slices(rtnetlink.dump_links()):
-            links = list(map(rtnetlink.parse_link, step or ()))
-            yield None
+        for count, body in enumerate((yield from self._dump(rtnetlink.dump_links()))):
+            links.append(rtnetlink.parse_link(body))
+            if count % _SLICE == _SLICE - 1:
+                yield None
         by_index = {link.index: link.name for link in links}
         for link in links:
             if link.name in DEVICES and link.vxlan is not None:
                 names[link.index] = link.name
-                found[ObjectName("device", link.name)] = VxlanDevice(
-                    vni=link.vxlan.vni,
-                    port=link.vxlan.port,
-                    local=link.vxlan.local or "",
-                    parent=by_index.get(link.vxlan.device or 0, ""),
-                    mac=link.mac or "",
-                    mtu=link.mtu,
-                    learning=link.vxlan.learning,
-                    group=link.vxlan.group or "",
-                    offload=self._offloads.get(link.name),
-                    up=link.up,
-                )
+                parent = by_index.get(link.vxlan.device or 0, "")
+                found[ObjectName("device", link.name)] = self._device(link, link.vxlan, parent)
         yield None
         if names:
-            self._read_addresses(names, found)
-            yield None
-            self._read_neighbours(names, found)
-        self._devices, self._entries = {}, {}
-        for name, value in found.items():
-            self._remember(name, value)
-        yield {name: fingerprint(value) for name, value in found.items()}
+            yield from self._read_addresses(names, found)
+            yield from self._read_neighbours(names, found)
+        prints: dict[ObjectName, bytes] = {}
+        entries: dict[str, dict[ObjectName, Struct]] = {}
+        for count, (name, value) in enumerate(found.items()):
+            prints[name] = fingerprint(value)
+            if name.kind != "device":
+                entries.setdefault(name.name.partition(" ")[0], {})[name] = value
+            if count % _SLICE == _SLICE - 1:
+                yield None
+        self._devices = {name.name: value for name, value in found.items() if isinstance(value, VxlanDevice)}
+        self._entries = entries
+        yield prints
 
     def _remember(self, name: ObjectName, value: Struct | None) -> None:
         device = name.name.partition(" ")[0]
@@ -117,17 +120,42 @@ class LinksDriver:
         entry = ForwardingEntry(device=device, mac=mac, remote=remote)
         return self._entries.get(device, {}).get(name) == entry
 
-    def _read_addresses(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> None:
-        for body in self._socket.dump(rtnetlink.dump_addresses()):
+    def _device(self, link: rtnetlink.Link, vxlan: rtnetlink.Vxlan, parent: str) -> VxlanDevice:
+        return VxlanDevice(
+            vni=vxlan.vni,
+            port=vxlan.port,
+            local=vxlan.local or "",
+            parent=parent,
+            mac=link.mac or "",
+            mtu=link.mtu,
+            learning=vxlan.learning,
+            group=vxlan.group or "",
+            offload=self._offloads.get(link.name),
+            up=link.up,
+        )
+
+    def _dump(self, message: Message) -> Generator[None, None, list[memoryview]]:
+        bodies: list[memoryview] = []
+        for step in self._socket.dump_slices(message):
+            bodies = step or bodies
+            yield
+        return bodies
+
+    def _read_addresses(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> Iterator[None]:
+        for count, body in enumerate((yield from self._dump(rtnetlink.dump_addresses()))):
+            if count % _SLICE == _SLICE - 1:
+                yield
             address = rtnetlink.parse_address(body)
             if address.index in names and not address.address.startswith("fe80:"):
                 device = names[address.index]
                 value = DeviceAddress(device=device, address=address.address)
                 found[ObjectName("address", f"{device} {address.address}")] = value
 
-    def _read_neighbours(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> None:
+    def _read_neighbours(self, names: Mapping[int, str], found: dict[ObjectName, Struct]) -> Iterator[None]:
         for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6, rtnetlink.AF_BRIDGE):
-            for body in self._socket.dump(rtnetlink.dump_neighbours(family)):
+            for count, body in enumerate((yield from self._dump(rtnetlink.dump_neighbours(family)))):
+                if count % _SLICE == _SLICE - 1:
+                    yield
                 entry = rtnetlink.parse_neighbour(body)
                 if entry.index not in names or not entry.state & rtnetlink.NUD_PERMANENT or not entry.mac:
                     continue

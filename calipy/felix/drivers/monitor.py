@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from calipy.felix.calc.settings import FelixSettings
@@ -26,7 +27,7 @@ from calipy.felix.drivers.links import DEVICES
 from calipy.model.links import ForeignRoute, Link, LinkAddress
 from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, RouteKey
 from calipy.netlink import nf_tables, rtnetlink
-from calipy.netlink.messages import Overrun, Packet
+from calipy.netlink.messages import Message, Overrun, Packet
 from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
 
 log = logging.getLogger("calipy.felix.monitor")
@@ -42,8 +43,8 @@ _GROUPS = (
     rtnetlink.GROUP_IPV4_CONFIGURATION,
     rtnetlink.GROUP_IPV6_CONFIGURATION,
 )
-_SLICE = 200
-"""Events between two points at which the first reading may pause."""
+SLICE_S = 0.005
+"""How long a reading may hold the loop in one go."""
 _AGAIN_S = 0.5
 """After a reading that the kernel broke off, until the next attempt: nobody tells when it lets us."""
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
@@ -51,6 +52,8 @@ _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
 _ALL_LINKS = -1
 """NETCONFA_IFINDEX_ALL: the setting of the namespace, not of one link."""
 
+Reading = Iterator[Event | None]
+"""What a reading finds, event by event; None where it may pause."""
 Notice = Callable[[str, str], None]
 """Driver's name and what has happened to something of its: it must be read."""
 
@@ -123,19 +126,26 @@ class Monitor:
         """True where the kernel may have dropped foreign routes without a word."""
         self._lost = False
         """True where notifications were lost, and links, addresses and routes are not yet read anew."""
-        self._again: asyncio.TimerHandle | None = None
+        self._listens = False
+        self._reading: Reading | None = None
+        """The one under way; notifications wait until it has ended."""
+        self._next: asyncio.Handle | None = None
+        """When it goes on, or is tried again."""
+        self._events_due: list[Event] = []
+        """Not yet posted: what was heard before a reading goes with what it finds."""
 
     async def start(self) -> None:
         """Reads links, addresses and routes, posts them, and goes on with notifications; what comes meanwhile waits."""
-        loop = asyncio.get_running_loop()
-        events: list[Event] = []
-        for count, event in enumerate(self._read()):
-            events.append(event)
-            if count % _SLICE == _SLICE - 1:
+        until = time.monotonic() + SLICE_S
+        for event in self._read():
+            if event is not None:
+                self._events_due.append(event)
+            if time.monotonic() >= until:
                 await asyncio.sleep(0)
-        self._post(events)
-        loop.add_reader(self._route.fileno(), self._on_route)
-        loop.add_reader(self._netfilter.fileno(), self._on_netfilter)
+                until = time.monotonic() + SLICE_S
+        self._hand_on()
+        self._listen()
+        asyncio.get_running_loop().add_reader(self._netfilter.fileno(), self._on_netfilter)
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """A link's addresses."""
@@ -149,77 +159,115 @@ class Monitor:
     def close(self) -> None:
         """Stops listening."""
         loop = asyncio.get_event_loop()
-        if self._again is not None:
-            self._again.cancel()
+        if self._next is not None:
+            self._next.cancel()
         for socket in (self._route, self._netfilter):
             loop.remove_reader(socket.fileno())
             socket.close()
         self._reader.close()
 
-    # --- reading everything ---
+    # --- reading ---
 
-    def _read(self) -> Iterator[Event]:
+    def _read(self) -> Reading:
+        self._lost = False
         gone = set(self.links)
-        for body in self._reader.dump(rtnetlink.dump_links()):
+        for body in (yield from self._dump(rtnetlink.dump_links())):
             link = _link(rtnetlink.parse_link(body))
             gone.discard(link.index)
             yield self._keep(link)
         for index in gone:
             yield self._forget(index)
-        seen = {_address(rtnetlink.parse_address(body)) for body in self._reader.dump(rtnetlink.dump_addresses())}
+        seen: set[LinkAddress] = set()
+        for body in (yield from self._dump(rtnetlink.dump_addresses())):
+            seen.add(_address(rtnetlink.parse_address(body)))
+            yield None
         yield from [AddressGone(address) for address in self.addresses - seen]
         yield from map(AddressSeen, seen)
         self.addresses = seen
-        yield self._read_routes()
+        yield from self._read_routes()
 
-    def _read_routes(self) -> ForeignRoutesRead:
+    def _read_routes(self) -> Reading:
+        self._reread = False
         found: dict[tuple[str, int], ForeignRoute] = {}
         for family in (4, 6):
-            for body in self._reader.dump(rtnetlink.dump_routes(family, MAIN_TABLE)):
+            for body in (yield from self._dump(rtnetlink.dump_routes(family, MAIN_TABLE))):
                 route = rtnetlink.parse_route(body)
                 if self._is_foreign(route):
                     found[route.destination, route.metric] = _foreign(route)
-        self._foreign, self._foreign_moved, self._reread = found, False, False
-        return ForeignRoutesRead(frozenset(self._foreign.values()))
+                yield None
+        self._foreign, self._foreign_moved = found, False
+        yield ForeignRoutesRead(frozenset(self._foreign.values()))
+
+    def _dump(self, message: Message) -> Generator[None, None, list[memoryview]]:
+        bodies: list[memoryview] = []
+        for step in self._reader.dump_slices(message):
+            bodies = step or bodies
+            yield
+        return bodies
+
+    def _catch_up(self) -> None:
+        """Posts what was heard; where notifications don't tell all, once the rest is read."""
+        if self._reading is not None:
+            return
+        if self._lost or self._reread:
+            asyncio.get_running_loop().remove_reader(self._route.fileno())
+            if self._next is not None:
+                self._next.cancel()
+            self._reading = self._read() if self._lost else self._read_routes()
+            self._read_on(whole=self._lost)
+            return
+        if self._foreign_moved:
+            self._foreign_moved = False
+            self._events_due.append(ForeignRoutesRead(frozenset(self._foreign.values())))
+        self._hand_on()
+
+    def _read_on(self, whole: bool) -> None:
+        """One slice of the reading. What can't be read now is read in a moment."""
+        assert self._reading is not None
+        loop, until = asyncio.get_running_loop(), time.monotonic() + SLICE_S
+        try:
+            for event in self._reading:
+                if event is not None:
+                    self._events_due.append(event)
+                if time.monotonic() >= until:
+                    self._next = loop.call_soon(self._read_on, whole)
+                    return
+        except OSError as error:
+            log.warning("links, addresses and routes can't be read: %s; trying again", error)
+            self._lost, self._reread = whole, True
+            self._end_reading()
+            self._hand_on()
+            self._next = loop.call_later(_AGAIN_S, self._catch_up)
+            return
+        self._end_reading()
+        self._catch_up()
+
+    def _end_reading(self) -> None:
+        self._reading = None
+        self._listen()
+
+    def _hand_on(self) -> None:
+        events, self._events_due = self._events_due, []
+        if events:
+            self._post(events)
+
+    def _listen(self) -> None:
+        self._listens = True
+        asyncio.get_running_loop().add_reader(self._route.fileno(), self._on_route)
 
     # --- notifications ---
 
     def _on_route(self) -> None:
-        events: list[Event] = []
         try:
             for packet in self._route.receive():
-                events += self._events(packet)
+                self._events_due += self._events(packet)
         except Overrun:
             log.warning("the kernel dropped notifications: reading links, addresses and routes anew")
             self._route.discard()
             self._lost = True
             for driver in ("links", "routes", "sysctls"):
                 self._notice(driver, "notifications were lost")
-        self._catch_up(events)
-
-    def _catch_up(self, events: list[Event]) -> None:
-        """Posts events, and what is to be read besides; what can't be read now is read in a moment."""
-        try:
-            for event in self._unread():
-                events.append(event)
-        except OSError as error:
-            log.warning("links, addresses and routes can't be read: %s; trying again", error)
-            if self._again is not None:
-                self._again.cancel()
-            self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._catch_up, [])
-        if events:
-            self._post(events)
-
-    def _unread(self) -> Iterator[Event]:
-        """What notifications don't tell."""
-        if self._lost:
-            yield from self._read()
-            self._lost = False
-        elif self._reread:
-            yield self._read_routes()
-        elif self._foreign_moved:
-            self._foreign_moved = False
-            yield ForeignRoutesRead(frozenset(self._foreign.values()))
+        self._catch_up()
 
     def _events(self, packet: Packet) -> Iterator[Event]:
         match packet.kind:
@@ -354,6 +402,14 @@ class Monitor:
         link = self.links.get(index)
         return link is not None and link.name in DEVICES
 
+    def is_of_host(self, events: Iterable[Event]) -> bool:
+        """Whether links other than workloads', or their addresses, have moved."""
+        return any(
+            (isinstance(event, AddressSeen | AddressGone) and event.address.index not in self.workload_links)
+            or (isinstance(event, LinkSeen) and event.link.index not in self.workload_links)
+            for event in events
+        )
+
     def follow(self, settings: FelixSettings) -> None:
         """Takes in settings that decide what is ours."""
         self.remove_external_routes = settings.remove_external_routes
@@ -362,7 +418,9 @@ class Monitor:
             self.workload_links.clear()
             for link in self.links.values():
                 self._keep(link)
-            self._post([self._read_routes()])
+            self._reread = True
+            if self._listens:
+                self._catch_up()
 
     # --- what is remembered ---
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import ipaddress
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,11 +25,35 @@ from calipy.netlink.socket import NETFILTER, NetlinkSocket
 TABLE = "calipy"
 _PUT_RANKS = {"set": 0, "chain": 1, "members": 2, "element": 2}
 _DELETE_RANKS = {"element": 3, "chain": 4, "set": 5}
-_ADDRESSES, _SOURCES = {4: (7, 4), 6: (8, 16)}, {4: (41 << 6 | 7, 20), 6: (41 << 6 | 8, 32)}
-_INTERFACES = (41, 16)
-"""nft's numbers of its types ipv4_addr, ipv6_addr and ifname, six bits each where they are joined, and their sizes."""
-_SINGLY = ("interfaces", "sources")
-"""Kinds of sets whose elements have owners of their own."""
+_ADDRESS, _ADDRESS6, _PROTOCOL, _PORT, _NAME = 7, 8, 12, 13, 41
+"""nft's numbers of its types ipv4_addr, ipv6_addr, inet_proto, inet_service and ifname."""
+
+
+def _joined(*types: int) -> int:
+    """The number of a concatenation: six bits for each part."""
+    number = 0
+    for type_ in types:
+        number = number << 6 | type_
+    return number
+
+
+_KEYS: dict[tuple[str, int], tuple[int, int]] = {
+    ("addresses", 4): (_ADDRESS, 4),
+    ("addresses", 6): (_ADDRESS6, 16),
+    ("prefixes", 4): (_ADDRESS, 4),
+    ("prefixes", 6): (_ADDRESS6, 16),
+    ("endpoints", 4): (_joined(_ADDRESS, _PROTOCOL, _PORT), 12),
+    ("endpoints", 6): (_joined(_ADDRESS6, _PROTOCOL, _PORT), 24),
+    ("sources", 4): (_joined(_NAME, _ADDRESS), 20),
+    ("sources", 6): (_joined(_NAME, _ADDRESS6), 32),
+    ("ports", 0): (_PORT, 2),
+    ("interfaces", 0): (_NAME, 16),
+}
+"""Kind and family of a set -> type and length of its keys."""
+_INTERVALS = ("prefixes", "ports")
+_TOGETHER = ("addresses", "prefixes", "endpoints", "ports")
+"""Kinds of sets whose members have one owner."""
+_MOST_PRINTS = 1024
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
@@ -41,6 +65,18 @@ _Names = tuple[ObjectName, ...]
 
 class TableOwned(OSError):
     """Another process owns the table: another agent is alive on this node."""
+
+
+class _Unwritable(Exception):
+    """An object that can't be put into bytes: no message of it is sent, and it counts as refused."""
+
+    def __init__(self, name: ObjectName, reason: str) -> None:
+        super().__init__(name, reason)
+        self.refusal = Refusal(name, errno.EINVAL, f"it can't be written: {reason}")
+
+
+_UNFIT = (ValueError, OSError, OverflowError, struct.error)
+"""What is raised for a value that has no bytes: an address that is none, a port beyond all ports."""
 
 
 class NftablesDriver:
@@ -57,6 +93,8 @@ class NftablesDriver:
         self._opened = False
         self._set_number = 0
         self._specs: dict[str, SetSpec] = {}
+        self._prints: dict[int, tuple[Chain, bytes]] = {}
+        """Fingerprints of chains by their identity: endpoints that are governed alike share theirs."""
         self.batches = 0
 
     @property
@@ -97,6 +135,12 @@ class NftablesDriver:
         """Sets, chains, elements; then away with elements, chains, sets."""
         return (_DELETE_RANKS if isinstance(op, Delete) else _PUT_RANKS)[op.name.kind]
 
+    def weight(self, op: Op) -> int:
+        """A chain weighs as much as its rules, members as much as those that come and go."""
+        if isinstance(op, Alter):
+            return len(op.added) + len(op.removed)
+        return 1 + (len(op.value.rules) if isinstance(op, Put) and isinstance(op.value, Chain) else 0)
+
     def leftover(self, name: ObjectName) -> Owner:
         """No difference is made."""
         return LEFTOVER
@@ -104,9 +148,15 @@ class NftablesDriver:
     def fingerprint(self, value: Struct) -> bytes:
         """A chain's is made of its hook and its rules' fingerprints, for those can be read back; all else can be
         read as it is."""
-        if isinstance(value, Chain):
-            return _chain_fingerprint(value.hook, [fingerprint(rule).hex() for rule in value.rules])
-        return msgspec.msgpack.encode(value)
+        if not isinstance(value, Chain):
+            return msgspec.msgpack.encode(value)
+        known = self._prints.get(id(value))
+        if known is None:
+            if len(self._prints) >= _MOST_PRINTS:
+                self._prints.clear()
+            print_ = _chain_fingerprint(value.hook, [fingerprint(rule).hex() for rule in value.rules])
+            known = self._prints[id(value)] = (value, print_)
+        return known[1]
 
     # --- reading ---
 
@@ -152,19 +202,32 @@ class NftablesDriver:
         for step in self._socket.dump_slices(nft.get_elements(TABLE, record.name)):
             bodies = step or bodies
             yield None
-        elements: list[nft.ElementRecord] = []
+        if spec.kind in _TOGETHER:
+            yield from self._read_members(record.name, spec, bodies, found)
+            return
         for body in bodies:
-            elements.extend(nft.parse_elements(body))
-            yield None
-        if spec.kind == "prefixes":
-            found[ObjectName("members", record.name)] = frozenset(_prefixes(elements))
-        elif spec.kind == "addresses":
-            members = frozenset(dialect.element_name(spec.kind, element.key) for element in elements)
-            found[ObjectName("members", record.name)] = members
-        else:
-            for element in elements:
+            for element in nft.parse_elements(body):
                 name = f"{record.name} {dialect.element_name(spec.kind, element.key)}"
                 found[ObjectName("element", name)] = self.fingerprint(Element(_verdict(element.verdict)))
+            yield None
+
+    def _read_members(
+        self, name: str, spec: SetSpec, bodies: list[memoryview], found: dict[ObjectName, bytes | frozenset[str]]
+    ) -> Iterator[None]:
+        members: set[str] = set()
+        edges: list[_Edge] = []
+        for body in bodies:
+            elements = nft.parse_elements(body)
+            if spec.kind in _INTERVALS:
+                edges.extend((element.key, not element.interval_end) for element in elements)
+            else:
+                members.update(dialect.element_name(spec.kind, element.key) for element in elements)
+            yield None
+        for count, (low, high) in enumerate(_ranges(edges)):
+            members.update(dialect.members(spec.kind, low, high))
+            if count % _SLICE == _SLICE - 1:
+                yield None
+        found[ObjectName("members", name)] = frozenset(members)
 
     # --- writing ---
 
@@ -180,9 +243,12 @@ class NftablesDriver:
         """None: a message of several elements was refused."""
         messages: list[Message] = [nft.table(TABLE, self._flags)]
         told: list[_Names] = [()]
-        for names, message in self._messages(ops, together=together):
-            messages.append(message)
-            told.append(names)
+        try:
+            for names, message in self._messages(ops, together=together):
+                messages.append(message)
+                told.append(names)
+        except _Unwritable as unwritable:
+            return Outcome(refusals=(unwritable.refusal,))
         self.batches += 1
         named: dict[ObjectName, Refusal] = {}
         for refusal in self._socket.batch(nft.batch(messages)):
@@ -201,31 +267,47 @@ class NftablesDriver:
     def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[tuple[_Names, Message]]:
         """All new chains come before any rule: they may refer to each other. Elements go before others come: prefixes
         of one set must not overlap at any time."""
-        chains = [op for op in ops if isinstance(op, Put) and isinstance(op.value, Chain)]
+        puts: dict[str, list[Put]] = {"set": [], "chain": []}
+        gone: dict[str, list[Delete]] = {"set": [], "chain": []}
+        members: list[Op] = []
         for op in ops:
-            if isinstance(op, Put) and isinstance(op.value, SetSpec):
-                yield (op.name,), self._new_set(op.name.name, op.value)
-        for op in chains:
+            kind = op.name.kind
+            if kind not in puts:
+                members.append(op)
+            elif isinstance(op, Put):
+                puts[kind].append(op)
+            elif isinstance(op, Delete):
+                gone[kind].append(op)
+        for op in puts["set"]:
+            assert isinstance(op.value, SetSpec)
+            yield (op.name,), self._new_set(op.name.name, op.value)
+        yield from self._new_chains(puts["chain"])
+        whole = {op.name.name for op in gone["set"]}
+        yield from self._element_messages(self._leaving(members, whole), delete=True, together=together)
+        yield from self._element_messages(self._coming(members), delete=False, together=together)
+        for op in gone["chain"]:
+            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
+        for op in gone["chain"]:
+            yield (op.name,), nft.delete_chain(TABLE, op.name.name)
+        for op in gone["set"]:
+            yield (op.name,), nft.delete_set(TABLE, op.name.name)
+
+    def _new_chains(self, ops: Sequence[Put]) -> Iterator[tuple[_Names, Message]]:
+        for op in ops:
             assert isinstance(op.value, Chain)
             yield (op.name,), nft.chain(TABLE, op.name.name, _netlink_hook(op.value.hook))
-        for op in chains:
+        contents: dict[int, list[bytes]] = {}
+        for op in ops:
             assert isinstance(op.value, Chain)
-            yield from self._fill(op, op.value)
-        yield from self._element_messages(self._leaving(ops), delete=True, together=together)
-        yield from self._element_messages(self._coming(ops), delete=False, together=together)
-        for op in ops:
-            if isinstance(op, Delete) and op.name.kind == "chain":
-                yield (op.name,), nft.flush_chain(TABLE, op.name.name)
-        for op in ops:
-            if isinstance(op, Delete) and op.name.kind != "element":
-                name = op.name.name
-                is_chain = op.name.kind == "chain"
-                yield (op.name,), nft.delete_chain(TABLE, name) if is_chain else nft.delete_set(TABLE, name)
+            content = contents.get(id(op.value))
+            if content is None:
+                content = contents[id(op.value)] = self._content(op.name, op.value)
+            yield from self._fill(op, content)
 
     def _new_set(self, name: str, spec: SetSpec) -> Message:
         self._set_number += 1
         self._specs[name] = spec
-        key_type, length = _key_type(spec)
+        key_type, length = _KEYS[spec.kind, spec.family]
         maps = spec.kind == "interfaces"
         return nft.set_(
             TABLE,
@@ -233,30 +315,35 @@ class NftablesDriver:
             id_=self._set_number,
             key_type=key_type,
             key_length=length,
-            flags=nft.SET_INTERVAL if spec.kind == "prefixes" else 0,
+            flags=nft.SET_INTERVAL if spec.kind in _INTERVALS else 0,
             verdicts=maps,
             user_data=nft.HOST_ORDER_KEY if maps else b"",
         )
 
-    def _fill(self, op: Put, chain: Chain) -> Iterator[tuple[_Names, Message]]:
-        if op.replaces:
-            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
-        for rule in chain.rules:
-            yield (op.name,), nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule))
+    def _content(self, name: ObjectName, chain: Chain) -> list[bytes]:
+        try:
+            return [nft.rule_content(dialect.render(rule), dialect.user_data(rule)) for rule in chain.rules]
+        except _UNFIT as error:
+            raise _Unwritable(name, str(error)) from error
 
-    def _leaving(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
+    def _fill(self, op: Put, contents: list[bytes]) -> Iterator[tuple[_Names, Message]]:
+        names, chain_name = (op.name,), op.name.name
+        if op.replaces:
+            yield names, nft.flush_chain(TABLE, chain_name)
+        for content in contents:
+            yield names, nft.put_rule(TABLE, chain_name, content)
+
+    def _leaving(self, ops: Sequence[Op], gone: set[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
         """Set, object and bytes of each element that goes, or makes room for another value. What is in a set that goes
         as a whole goes with it."""
-        gone = {op.name.name for op in ops if isinstance(op, Delete) and op.name.kind == "set"}
         for op in ops:
             if isinstance(op, Alter):
                 if op.name.name not in gone:
                     yield from self._members(op, op.removed)
-            elif op.name.kind == "element" and (isinstance(op, Delete) or op.replaces):
+            elif isinstance(op, Delete) or op.replaces:
                 set_name, _, key = op.name.name.partition(" ")
                 if set_name not in gone:
-                    key_bytes = dialect.element_key(self._specs[set_name].kind, key)
-                    yield set_name, op.name, nft.element(key_bytes)
+                    yield set_name, op.name, nft.element(self._key(op.name, self._specs[set_name].kind, key))
 
     def _coming(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
         for op in ops:
@@ -264,20 +351,31 @@ class NftablesDriver:
                 yield from self._members(op, op.added)
             elif isinstance(op, Put) and isinstance(op.value, Element):
                 set_name, _, key = op.name.name.partition(" ")
-                key_bytes = dialect.element_key(self._specs[set_name].kind, key)
+                key_bytes = self._key(op.name, self._specs[set_name].kind, key)
                 yield set_name, op.name, nft.element(key_bytes, _netlink_verdict(op.value.verdict))
 
     def _members(self, op: Alter, keys: frozenset[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
         set_name = op.name.name
-        if keys and self._specs[set_name].kind == "prefixes":
-            for key in sorted(keys):
-                start, end = dialect.interval(key)
-                yield set_name, op.name, nft.element(start)
-                if end is not None:
-                    yield set_name, op.name, nft.element(end, interval_end=True)
+        kind = self._specs[set_name].kind if keys else ""
+        if kind not in _INTERVALS:
+            for key in keys:
+                yield set_name, op.name, nft.element(self._key(op.name, kind, key))
             return
-        for key in keys:
-            yield set_name, op.name, nft.element(dialect.element_key("addresses", key))
+        for key in sorted(keys):
+            try:
+                start, end = dialect.interval(kind, key)
+            except _UNFIT as error:
+                raise _Unwritable(op.name, f"{key}: {error}") from error
+            yield set_name, op.name, nft.element(start)
+            if end is not None:
+                yield set_name, op.name, nft.element(end, interval_end=True)
+
+    @staticmethod
+    def _key(name: ObjectName, kind: str, key: str) -> bytes:
+        try:
+            return dialect.element_key(kind, key)
+        except _UNFIT as error:
+            raise _Unwritable(name, f"{key}: {error}") from error
 
     def _element_messages(
         self, elements: Iterable[tuple[str, ObjectName, bytes]], *, delete: bool, together: bool
@@ -337,38 +435,29 @@ def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
     return known.get(verdict.code)
 
 
-def _key_type(spec: SetSpec) -> tuple[int, int]:
-    if spec.kind == "interfaces":
-        return _INTERFACES
-    return (_SOURCES if spec.kind == "sources" else _ADDRESSES)[spec.family]
-
-
 def _spec(record: nft.SetRecord) -> SetSpec | None:
-    """None for a key that no set or map of ours has."""
-    key = (record.key_type, record.key_length)
-    if record.flags & nft.SET_MAP:
-        return SetSpec("interfaces") if key == _INTERFACES else None
-    for family in (4, 6):
-        if key == _SOURCES[family]:
-            return SetSpec("sources", family)
-        if key == _ADDRESSES[family]:
-            return SetSpec("prefixes" if record.flags & nft.SET_INTERVAL else "addresses", family)
+    """None for what no set or map of ours is."""
+    interval, verdicts = bool(record.flags & nft.SET_INTERVAL), bool(record.flags & nft.SET_MAP)
+    for (kind, family), key in _KEYS.items():
+        if key == (record.key_type, record.key_length):
+            spec = SetSpec(kind, family)  # type: ignore[arg-type]
+            if (kind in _INTERVALS, kind == "interfaces") == (interval, verdicts):
+                return spec
     return None
 
 
-def _prefixes(records: Sequence[nft.ElementRecord]) -> Iterator[str]:
-    """The prefixes that make up the ranges of an interval set."""
-    edges = sorted(records, key=lambda record: (record.key, not record.interval_end))
-    for position, record in enumerate(edges):
-        if record.interval_end:
-            continue
-        low = int.from_bytes(record.key, "big")
-        following = edges[position + 1].key if position + 1 < len(edges) else None
-        size = len(record.key)
-        high = int.from_bytes(following, "big") - 1 if following is not None else (1 << (8 * size)) - 1
-        make = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
-        for network in ipaddress.summarize_address_range(make(low), make(high)):
-            yield str(network)
+_Edge = tuple[bytes, bool]
+"""A key in an interval set, and whether a range begins there or has ended before it."""
+
+
+def _ranges(edges: list[_Edge]) -> Iterator[tuple[bytes, bytes]]:
+    """First and last key of each range of an interval set."""
+    edges.sort()  # an end before what begins at the same key; the kernel gives them sorted, or the other way round
+    for position, (key, begins) in enumerate(edges):
+        if begins:
+            size = len(key)
+            beyond = int.from_bytes(edges[position + 1][0], "big") if position + 1 < len(edges) else 1 << (8 * size)
+            yield key, (beyond - 1).to_bytes(size, "big")
 
 
 def open_driver(namespace: int | None = None) -> NftablesDriver:

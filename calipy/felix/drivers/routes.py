@@ -61,6 +61,10 @@ class RoutesDriver:
         """New ways first, old ones last: a prefix that moves to another metric is never without a route."""
         return 0 if isinstance(op, Put) else 1
 
+    def weight(self, op: Op) -> int:
+        """Each is one message or a few."""
+        return 1
+
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """All routes of ours, both families."""
         found: dict[ObjectName, bytes] = {}

@@ -47,6 +47,10 @@ class SysctlsDriver:
         """No difference is made."""
         return 0
 
+    def weight(self, op: Op) -> int:
+        """Each is one message or a few."""
+        return 1
+
     def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
         """Those that there are of all that might ever be wanted."""
         found = dict(self._absent)

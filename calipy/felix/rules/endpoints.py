@@ -1,54 +1,134 @@
-"""A workload endpoint's chains and dispatch entries."""
+"""A workload endpoint's chains and dispatch entries: which policies and profiles are asked about its packets, in which
+order, and what becomes of those that none of them decides.
+
+Allowing ends the base chain, denying ends the packet, and whoever returns hasn't decided. So only passing needs a mark:
+a tier with a policy that may pass has a chain of its own, and a return from it goes on with the next tier.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
 
 from msgspec import Struct
 
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects
-from calipy.felix.rules import names
-from calipy.felix.rules.values import (
-    Action,
-    Chain,
-    Drop,
-    Element,
-    Goto,
-    Reject,
-    Rule,
-)
-from calipy.model.endpoints import WorkloadEndpoint
+from calipy.felix.rules import names, origins
+from calipy.felix.rules.policies import DIRECTIONS, deny, passed
+from calipy.felix.rules.values import Chain, ClearMark, Drop, Element, Goto, Jump, Marked, Reject, Return, Rule
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
+from calipy.model.policies import Direction, TierBinding
+
+_MOST_ALIKE = 1024
+"""So many ways of being governed are remembered with their chains."""
+
+
+class Terms(Struct, frozen=True, gc=False, kw_only=True):
+    """What of the settings bears on an endpoint's chains."""
+
+    deny: Drop | Reject
+    passed: int
+    """The mark of a packet that goes on to the next tier."""
+
+
+def terms(settings: FelixSettings) -> Terms:
+    """Those of the settings in force."""
+    return Terms(deny=deny(settings), passed=passed(settings))
 
 
 def compile(endpoint: WorkloadEndpoint, settings: FelixSettings) -> Objects:
     """Chains for packets from and to the endpoint, and the entries that lead there. What is the same for every endpoint
     stands once, before the dispatch (`statics`)."""
-    return {**_objects(endpoint.interface, (), ()), **_sources(endpoint)}
+    found = dict(_dispatched(endpoint.interface))
+    for direction in DIRECTIONS:
+        found.update(_judged(endpoint, direction, terms(settings)))
+    return {**found, **_sources(endpoint)}
 
 
 def closed(endpoint: WorkloadEndpoint) -> Objects:
     """The closed form: nothing passes, for the kernel refused what should."""
-    rule = Rule((), Drop(), Origin("refused", endpoint.id.workload))
-    return _objects(endpoint.interface, (rule,), (rule,))
+    chain = Chain((Rule((), Drop(), Origin("refused", endpoint.id.workload)),))
+    chains = {names.chain(names.workload_chain(endpoint.interface, direction)): chain for direction in DIRECTIONS}
+    return {**dict(_dispatched(endpoint.interface)), **chains}
 
 
-def deny(settings: FelixSettings) -> Action:
-    """What becomes of denied packets."""
-    return Reject() if settings.filter_deny_action == "REJECT" else Drop()
-
-
-def _objects(interface: str, from_rules: tuple[Rule, ...], to_rules: tuple[Rule, ...]) -> dict[ObjectName, Struct]:
-    from_chain, to_chain = names.from_chain(interface), names.to_chain(interface)
-    return {
-        names.chain(from_chain): Chain(from_rules),
-        names.element(_FROM_MAP, interface): Element(Goto(from_chain)),
-        names.chain(to_chain): Chain(to_rules),
-        names.element(_TO_MAP, interface): Element(Goto(to_chain)),
-    }
+def _dispatched(interface: str) -> Iterator[tuple[ObjectName, Struct]]:
+    yield names.element(_FROM_MAP, interface), Element(Goto(names.from_chain(interface)))
+    yield names.element(_TO_MAP, interface), Element(Goto(names.to_chain(interface)))
 
 
 _FROM_MAP, _TO_MAP = names.map_of(names.FROM_WORKLOAD), names.map_of(names.TO_WORKLOAD)
 _SOURCE = Element()
+
+
+def _judged(endpoint: WorkloadEndpoint, direction: Direction, of: Terms) -> Iterator[tuple[ObjectName, Struct]]:
+    """The chain of one direction, and those of its tiers that need one."""
+    chain = names.chain(names.workload_chain(endpoint.interface, direction))
+    if not any(_may_pass(binding, direction) for binding in endpoint.tiers):
+        yield chain, _alike(endpoint.tiers, endpoint.profiles, direction, of)
+        return
+    rules: list[Rule] = []
+    for name, value in _parts(endpoint, direction, of, rules):
+        yield names.chain(name), value
+    yield chain, Chain(tuple(rules))
+
+
+@lru_cache(_MOST_ALIKE)
+def _alike(tiers: tuple[TierBinding, ...], profiles: tuple[str, ...], direction: Direction, of: Terms) -> Chain:
+    """The chain of all endpoints that are governed alike, where nothing in it is named after one of them."""
+    rules: list[Rule] = []
+    nobody = WorkloadEndpoint(
+        id=EndpointId("", "", ""), container_id="", interface="", addresses=(), tiers=tiers, profiles=profiles
+    )
+    assert not list(_parts(nobody, direction, of, rules))
+    return Chain(tuple(rules))
+
+
+def _parts(
+    endpoint: WorkloadEndpoint, direction: Direction, of: Terms, rules: list[Rule]
+) -> Iterator[tuple[str, Chain]]:
+    """Fills `rules`, those of the endpoint's chain; gives the chains of the tiers that need one."""
+    for number, binding in enumerate(endpoint.tiers):
+        if not binding.policies(direction):
+            continue
+        if _may_pass(binding, direction):
+            chain = names.tier_chain(endpoint.interface, direction, number)
+            yield chain, Chain(tuple(_passing_tier(binding, direction, of)))
+            rules.append(Rule((), Jump(chain), Origin("visit", f"{binding.tier} {direction}")))
+            continue
+        rules.extend(_visits(binding, direction))
+        if binding.default_action == "deny":
+            rules.append(Rule((), of.deny, origins.of_tier(binding.tier, direction)))
+            break  # nothing gets past it
+    else:
+        for name in endpoint.profiles:
+            jump = Jump(names.profile_chain(name, direction))
+            rules.append(Rule((), jump, origins.of_profile_visit(name, direction)))
+        rules.append(Rule((), of.deny, origins.of_no_profile(direction)))
+
+
+def _may_pass(binding: TierBinding, direction: Direction) -> bool:
+    return any(policy in binding.passing for policy in binding.policies(direction))
+
+
+def _visits(binding: TierBinding, direction: Direction) -> Iterator[Rule]:
+    for policy in binding.policies(direction):
+        jump = Jump(names.policy_chain(policy, direction))
+        yield Rule((), jump, origins.of_visit(binding.tier, policy, direction))
+
+
+def _passing_tier(binding: TierBinding, direction: Direction, of: Terms) -> Iterator[Rule]:
+    """A return, where a policy has passed or where nothing denies at the end, goes on with the next tier."""
+    origin = Origin("visit", f"{binding.tier} {direction}")
+    yield Rule((), ClearMark(of.passed), origin)
+    for policy, visit in zip(binding.policies(direction), _visits(binding, direction), strict=True):
+        yield visit
+        if policy in binding.passing:
+            yield Rule((Marked(of.passed),), Return(), origin)
+    if binding.default_action == "deny":
+        yield Rule((), of.deny, origins.of_tier(binding.tier, direction))
 
 
 def _sources(endpoint: WorkloadEndpoint) -> dict[ObjectName, Struct]:

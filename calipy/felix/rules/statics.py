@@ -10,7 +10,7 @@ from calipy.felix.calc.change import NodeState, SetKey
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects
 from calipy.felix.rules import names
-from calipy.felix.rules.endpoints import deny
+from calipy.felix.rules.policies import deny
 from calipy.felix.rules.values import (
     Accept,
     Action,
@@ -43,15 +43,20 @@ from calipy.model.origins import Origin
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetId
 
 _IPIP, _TCP, _UDP, _ICMPV6 = 4, 6, 17, 58
-_RAW, _FILTER, _SOURCE_NAT = -300, 0, 100
+_RAW, _FROM_WORKLOAD, _FILTER, _SOURCE_NAT = -300, -1, 0, 100
 _ESTABLISHED = Rule((ConnectionState(("established", "related")),), Accept(), Origin("static", "established"))
 _WAYS: tuple[tuple[Direction, str], ...] = (("in", names.FROM_WORKLOAD), ("out", names.TO_WORKLOAD))
+_FORWARD_FROM = Hook(type="filter", hook="forward", priority=_FROM_WORKLOAD)
 _FORWARD = Hook(type="filter", hook="forward", priority=_FILTER)
+_INPUT_FROM = Hook(type="filter", hook="input", priority=_FROM_WORKLOAD)
 _INPUT = Hook(type="filter", hook="input", priority=_FILTER)
 _DISCOVERY = tuple(
     Rule((Protocol(_ICMPV6), IcmpType(first, last)), Accept(), Origin("static", "neighbour discovery"))
     for first, last in ((130, 133), (135, 136))
 )
+_WORKLOAD_TO_HOST = Chain((*_DISCOVERY, Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host"))))
+"""Neighbour discovery and multicast listener messages pass (ICMPv6 130 to 133, 135, 136, as in Calico); the rest goes
+the endpoint's way. What that lets through is then subject to defaultEndpointToHostAction."""
 
 
 def compile(state: NodeState) -> Objects:
@@ -78,9 +83,11 @@ def _objects(state: NodeState) -> Iterator[tuple[ObjectName, Struct]]:
     for direction, dispatch in _WAYS:
         yield names.set_(names.map_of(dispatch)), SetSpec("interfaces")
         yield names.chain(dispatch), _dispatch(dispatch, direction, settings)
-    yield names.chain("filter-FORWARD"), _forward(settings)
+    yield names.chain("filter-FORWARD-from-workload"), _judged("in", names.FROM_WORKLOAD, _FORWARD_FROM, settings)
+    yield names.chain("filter-FORWARD"), _judged("out", names.TO_WORKLOAD, _FORWARD, settings)
+    yield names.chain("filter-INPUT-from-workload"), _judged("in", names.WORKLOAD_TO_HOST, _INPUT_FROM, settings)
     yield names.chain("filter-INPUT"), _input(state)
-    yield names.chain(names.WORKLOAD_TO_HOST), _workload_to_host(settings)
+    yield names.chain(names.WORKLOAD_TO_HOST), _WORKLOAD_TO_HOST
     yield names.chain(names.NAT_OUTGOING), Chain(tuple(_nat_outgoing(state)))
     yield names.chain("nat-POSTROUTING"), _postrouting(state)
     for family, set_name in names.SOURCES.items():
@@ -129,13 +136,12 @@ def _insane(direction: Direction, settings: FelixSettings) -> Iterator[Rule]:
         yield Rule((Protocol(_IPIP),), deny(settings), Origin("static", "encapsulation"))
 
 
-def _forward(settings: FelixSettings) -> Chain:
-    rules = [_ESTABLISHED]
-    for direction, dispatch in _WAYS:
-        rules += [
-            Rule((match,), Jump(dispatch), Origin("static", "workload")) for match in _workloads(settings, direction)
-        ]
-    return Chain(tuple(rules), _FORWARD)
+def _judged(direction: Direction, chain: str, hook: Hook, settings: FelixSettings) -> Chain:
+    """A base chain that judges packets from workloads, or to them. What one accepts goes on to the other: each has the
+    last word on its own side, and no chain of one side leads into the other's."""
+    origin = Origin("static", "workload to host" if chain == names.WORKLOAD_TO_HOST else "workload")
+    jumps = (Rule((match,), Jump(chain), origin) for match in _workloads(settings, direction))
+    return Chain((_ESTABLISHED, *jumps), hook)
 
 
 def _input(state: NodeState) -> Chain:
@@ -146,25 +152,13 @@ def _input(state: NodeState) -> Chain:
         known = InSet("source", _set(state, VXLAN_HOSTS, tunnel.family), tunnel.family)
         rules.append(Rule((*port, known), Accept(), Origin("static", "VXLAN from a node")))
         rules.append(Rule(port, deny(settings), Origin("static", "VXLAN from elsewhere")))
-    rules += [
-        Rule((match,), Jump(names.WORKLOAD_TO_HOST), Origin("static", "workload to host"))
-        for match in _workloads(settings, "in")
-    ]
-    return Chain(tuple(rules), _INPUT)
-
-
-def _workload_to_host(settings: FelixSettings) -> Chain:
-    """Neighbour discovery and multicast listener messages pass (ICMPv6 130 to 133, 135, 136, as in Calico); the rest
-    goes the endpoint's way, then defaultEndpointToHostAction."""
     actions: dict[str, Action] = {"DROP": deny(settings), "ACCEPT": Accept(), "RETURN": Return()}
     end = actions[settings.default_endpoint_to_host_action]
-    return Chain(
-        (
-            *_DISCOVERY,
-            Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host")),
-            Rule((), end, Origin("setting", "defaultEndpointToHostAction")),
-        )
-    )
+    rules += _DISCOVERY
+    rules += [
+        Rule((match,), end, Origin("setting", "defaultEndpointToHostAction")) for match in _workloads(settings, "in")
+    ]
+    return Chain(tuple(rules), _INPUT)
 
 
 def _set(state: NodeState, id_: SetId, family: int) -> str:

@@ -66,6 +66,24 @@ class Ports(Struct, frozen=True, gc=False, tag="ports"):
     side: Side
     first: int
     last: int
+    negated: bool = False
+
+
+class InPorts(Struct, frozen=True, gc=False, tag="in-ports"):
+    """A port, of the protocol matched before, in a named set of ranges."""
+
+    side: Side
+    set: str
+    negated: bool = False
+
+
+class InEndpoints(Struct, frozen=True, gc=False, tag="in-endpoints"):
+    """Address, protocol and port of one side together in a named set of them."""
+
+    side: Side
+    set: str
+    family: int
+    negated: bool = False
 
 
 class IcmpType(Struct, frozen=True, gc=False, tag="icmp-type"):
@@ -73,6 +91,15 @@ class IcmpType(Struct, frozen=True, gc=False, tag="icmp-type"):
 
     first: int
     last: int
+    negated: bool = False
+
+
+class IcmpCode(Struct, frozen=True, gc=False, tag="icmp-code"):
+    """A type of the ICMP or ICMPv6 matched before, and one code of it, or, negated, any other code of it."""
+
+    of_type: int
+    code: int
+    negated: bool = False
 
 
 class ConnectionState(Struct, frozen=True, gc=False, tag="state"):
@@ -85,7 +112,16 @@ class LocalSource(Struct, frozen=True, gc=False, tag="local-source"):
     """The source is an address of this node."""
 
 
-Match = Interface | Family | Address | InSet | OwnSource | Protocol | Ports | IcmpType | ConnectionState | LocalSource
+class Marked(Struct, frozen=True, gc=False, tag="marked"):
+    """All of these bits are set in the packet's mark."""
+
+    bits: int
+
+
+AddressMatch = Address | InSet | InEndpoints | OwnSource
+"""Those that hold for packets of one family alone."""
+TransportMatch = Ports | InPorts | IcmpType | IcmpCode
+Match = Interface | Family | AddressMatch | Protocol | TransportMatch | ConnectionState | LocalSource | Marked
 
 
 class Accept(Struct, frozen=True, gc=False, tag="accept"):
@@ -123,6 +159,33 @@ class Dispatch(Struct, frozen=True, gc=False, tag="dispatch"):
     direction: Direction
 
 
+class Pass(Struct, frozen=True, gc=False, tag="pass"):
+    """Sets these bits of the packet's mark, then back to the calling chain."""
+
+    bits: int
+
+
+class ClearMark(Struct, frozen=True, gc=False, tag="clear-mark"):
+    """Clears these bits of the packet's mark, then on to the next rule."""
+
+    bits: int
+
+
+class Rate(Struct, frozen=True, gc=False):
+    """So many packets in `period_s` seconds at most, and `burst` at once."""
+
+    packets: int
+    period_s: int
+    burst: int
+
+
+class Log(Struct, frozen=True, gc=False, tag="log"):
+    """A line in the kernel's log that begins with `prefix`, then on to the next rule."""
+
+    prefix: str
+    rate: Rate | None = None
+
+
 class NoTrack(Struct, frozen=True, gc=False, tag="no-track"):
     """Exempt from connection tracking."""
 
@@ -140,7 +203,8 @@ class SourceNat(Struct, frozen=True, gc=False, tag="source-nat"):
     ports: tuple[int, int] | None = None
 
 
-Action = Accept | Drop | Reject | Return | Jump | Goto | Dispatch | NoTrack | Masquerade | SourceNat
+Verdict = Accept | Drop | Reject | Return | Jump | Goto | Dispatch | Pass
+Action = Verdict | ClearMark | Log | NoTrack | Masquerade | SourceNat
 
 
 class Rule(Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,18 +17,20 @@ from calipy.cni import wiring
 from calipy.cni.wiring import Wiring
 from calipy.conversion.nodes import vxlan_mac
 from calipy.felix.calc.world import ResourceGone, ResourcePut
+from calipy.felix.drivers.conntrack import Conntrack
 from calipy.felix.drivers.offloads import Offloads
 from calipy.felix.engine import Engine
 from calipy.felix.objects import Owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink import rtnetlink as rt
-from calipy.netlink.socket import ROUTE, NetlinkSocket, inside
+from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket, inside
 from calipy.resources import nodes
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import Key, ObjectMeta, Resource
 from calipy.resources.nodes import Node
+from tests.netns.felix.packets import Post
 
 
 class Pod:
@@ -121,16 +123,16 @@ class FelixNode:
             await asyncio.wait_for(self.engine.dataplane.idle(), 10)
 
     @staticmethod
-    def endpoint(name: str, *addresses: str) -> WorkloadEndpoint:
-        """The endpoint of a pod default/<name>."""
+    def endpoint(name: str, *addresses: str, **fields: Any) -> WorkloadEndpoint:
+        """The endpoint of a pod default/<name> with the label app=<name>."""
         return WorkloadEndpoint(
             id=EndpointId("k8s", f"default/{name}", "eth0"), container_id=f"c-{name}", interface=f"cali{name}",
-            addresses=addresses, namespace="default", pod=name,
+            addresses=addresses, namespace="default", pod=name, labels={"app": name}, **fields,
         )  # fmt: skip
 
-    async def add(self, name: str, *addresses: str) -> Pod:
+    async def add(self, name: str, *addresses: str, **fields: Any) -> Pod:
         """ADD, in CNI's order: rules, link, route."""
-        endpoint = self.endpoint(name, *addresses)
+        endpoint = self.endpoint(name, *addresses, **fields)
         await asyncio.wait_for(self.engine.endpoints.add(endpoint), 10)
         pod = self.plug(endpoint)
         await asyncio.wait_for(self.engine.endpoints.routed(endpoint), 10)
@@ -162,6 +164,11 @@ class FelixNode:
         await asyncio.wait_for(self.engine.endpoints.remove(pod.endpoint.id, pod.endpoint.container_id), 10)
         loop = asyncio.get_running_loop()
         assert await loop.run_in_executor(self._thread, self._cni.request, [rt.delete_link(pod.index)]) == ()
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """Flows of these addresses: what they send next is new again."""
+        with NetlinkSocket.open(NETFILTER, namespace=self.host.fd) as netfilter, inside(self.host.fd):
+            Conntrack(netfilter).flush(addresses)
 
     async def until(self, condition: Callable[[], object], seconds: float = 5) -> None:
         """Returns when something is so and what follows from it is done; fails if it isn't in time."""
@@ -281,6 +288,14 @@ class Wire:
     def close(self) -> None:
         for opened in self._open:
             opened.close()
+
+
+@pytest.fixture
+def post() -> Iterator[Post]:
+    """Packets of every protocol."""
+    made = Post()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -46,6 +46,15 @@ async def test_pods_talk_to_each_other_and_to_the_outside_but_not_to_the_host(n1
     assert from_host.recv(100) == word, "and the answer"
 
 
+async def test_neighbours_are_found_whatever_else_a_pod_may_not_tell_its_host(n1: Any, wire: Any) -> None:
+    pod = n1.pods["a"].namespace
+    assert wire.dropped(wire.mouth(pod, A6), wire.ear(n1.host, HOST6))
+    n1.host.run("ip", "-6", "neigh", "flush", "dev", "calia")
+    pod.run("ip", "-6", "neigh", "flush", "dev", "eth0")
+    assert wire.passes(wire.mouth(n1.host, HOST6), wire.ear(pod, A6))
+    assert "lladdr" in n1.host.run("ip", "-6", "neigh", "show", A6, "dev", "calia")
+
+
 @pytest.mark.parametrize(("action", "passes"), [("Drop", False), ("Accept", True), ("Return", True)])
 @pytest.mark.parametrize("family", [4, 6])
 async def test_default_endpoint_to_host_action(n1: Any, wire: Any, action: str, passes: bool, family: int) -> None:

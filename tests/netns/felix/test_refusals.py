@@ -27,8 +27,8 @@ class Impossible(RulesPlanner):
 
     on = True
 
-    def plans(self, change: Change, state: NodeState) -> Iterator[Plan]:
-        return (self._spoil(plan) for plan in super().plans(change, state))
+    def plans(self, change: Change, state: NodeState) -> Iterator[Plan | None]:
+        return (self._spoil(plan) if plan is not None else None for plan in super().plans(change, state))
 
     def plan(self, owner: Owner, state: NodeState) -> Plan:
         return self._spoil(super().plan(owner, state))

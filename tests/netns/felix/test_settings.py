@@ -82,7 +82,7 @@ async def test_interface_prefixes(felix: Any) -> None:
     await node.settled()
     assert "192.0.2.0/24" in routes(node)
     await node.configure(interfacePrefix="cali,tap")
-    listed = node.host.run("nft", "list", "chain", "inet", "calipy", "filter-FORWARD")
+    listed = node.host.run("nft", "list", "table", "inet", "calipy")
     for way in ("iifname", "oifname"):
         for prefix in ("cali*", "tap*"):
             assert f'{way} "{prefix}"' in listed

@@ -245,3 +245,13 @@ async def test_what_all_gives_is_put_together_once_for_each_change(follower: Fol
     await follower.told()
     assert [value.metadata.name for value in follower.feed.all(FELIX)] == ["node.n1"]
     assert follower.pools() == {"b": "10.1.0.0/16"}
+
+
+async def test_the_newest_change_of_a_kind_is_an_objects_not_the_stores(follower: Follower) -> None:
+    follower.news.put(POOL, "a", {"cidr": "10.0.0.0/16"})
+    follower.news.put(POOL, "b", {"cidr": "no"})
+    await follower.told(IPPool=7, Node=9)
+    assert follower.feed.newest == {"IPPool": 2}
+    follower.news.delete(POOL, "b")
+    await follower.told(IPPool=20)
+    assert follower.feed.newest == {"IPPool": 3}

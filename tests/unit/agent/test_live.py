@@ -61,12 +61,3 @@ async def test_at_start_the_store_says_what_holds_and_a_wrong_object_is_passed_o
     await store.delete(felix_configurations.KIND, stored)
     assert (await LiveSettings("n1", {}).read(store)).interface_prefixes == ("cali",)
     await store.close()
-
-
-def test_fields_that_nothing_reads_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    live = LiveSettings("n1", {})
-    for _ in range(2):
-        live.warn([configuration(bpfEnabled=True, wireguardEnabled=True, vxlanMTU=1400)])
-    assert caplog.messages == [
-        "FelixConfiguration/default: nothing reads bpfEnabled, wireguardEnabled: CalIPy has no such part"
-    ]

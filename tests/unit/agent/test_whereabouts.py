@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
+from calipy.agent import whereabouts
 from calipy.agent.whereabouts import Whereabouts
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.model.links import Link, LinkAddress
-from calipy.node import identity
+from calipy.node import identity, reach
 from calipy.resources import cluster_informations, ip_pools, nodes
 from calipy.settings import read
 
@@ -38,8 +38,7 @@ class Case:
     def __init__(self, store: SQLiteStore, host: Host, environment: dict[str, str]) -> None:
         self.store, self.host = store, host
         settings = read({"NODENAME": "n1", **environment})
-        self.thread = ThreadPoolExecutor(1)
-        self.node = Whereabouts(store, settings, host, self.thread)
+        self.node = Whereabouts(store, settings, host)
 
     async def notes(self) -> dict[str, str]:
         node = (await self.store.get(nodes.KIND, "n1")).value
@@ -49,15 +48,7 @@ class Case:
 @pytest.fixture
 async def case(tmp_path: Path) -> AsyncIterator[Callable[..., Case]]:
     store = await SQLiteStore.open(tmp_path / "store")
-    made: list[Case] = []
-
-    def make(host: Host, **environment: str) -> Case:
-        made.append(Case(store, host, environment))
-        return made[-1]
-
-    yield make
-    for found in made:
-        found.thread.shutdown()
+    yield lambda host, **environment: Case(store, host, environment)
     await store.close()
 
 
@@ -89,9 +80,22 @@ async def test_a_new_cluster_gets_its_first_objects_and_the_node_its_own(case: C
     assert (await found.store.get(ip_pools.KIND, "default-ipv4-ippool")).value.spec.block_size == 26
 
 
+async def test_a_node_object_is_made_with_the_labels_that_were_given_and_one_that_is_there_keeps_its_own(
+    case: Callable[..., Case],
+) -> None:
+    found = case(Host("10.9.0.11/24"), CALIPY_NODE_LABELS="rack=a,kubernetes.io/hostname=alias")
+    await found.node.introduce()
+    made = await found.store.get(nodes.KIND, "n1")
+    assert made.value.metadata.labels == {"rack": "a", "kubernetes.io/hostname": "alias"}
+
+    await case(Host("10.9.0.11/24"), CALIPY_NODE_LABELS="rack=b").node.introduce()
+
+    assert (await found.store.get(nodes.KIND, "n1")).value.metadata.labels == made.value.metadata.labels
+
+
 async def test_an_as_number_that_the_operator_wrote_stays(case: Callable[..., Case]) -> None:
     found = case(Host("10.9.0.11/24"))
-    await identity.ensure(found.store, "n1")
+    await identity.ensure(found.store, "n1", {})
     await identity.annotate(found.store, "n1", {nodes.AS_NUMBER: "64999"})
     await found.node.introduce()
     assert (await found.notes())["ASNumber"] == "64999"
@@ -137,11 +141,78 @@ async def test_can_reach_asks_the_kernel(case: Callable[..., Case]) -> None:
     assert await found.notes() == {"IPv4Address": "127.0.0.1/8"}
 
 
+UNANSWERED = "archive.example can't be reached: no name server has told its address within 0.3 s"
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name server answers."""
+    monkeypatch.setattr(reach, "RESOLVER", ("sh", "-c", "exec sleep 60"))
+    for limit in ("LOOK_UP_MOST_S", "FIRST_LOOK_S"):
+        monkeypatch.setattr(whereabouts, limit, 0.3)
+
+
+@pytest.mark.usefixtures("silent")
+async def test_no_name_server_answers_and_the_node_goes_on_with_the_address_that_it_has(
+    case: Callable[..., Case],
+) -> None:
+    before = case(Host("10.9.0.11/24"))
+    await before.node.introduce()
+    found = case(before.host, IP_AUTODETECTION_METHOD="can-reach=archive.example", AS="64513")
+    turns = 0
+    async with running(found.node.introduce) as introduced:
+        while not introduced.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+    assert turns > 50, "the loop went on meanwhile"
+    assert f"10.9.0.11/24 on eth0: {UNANSWERED}" in found.node.problem
+    assert found.node.problem.endswith("; the last one stays")
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24", "ASNumber": "64513"}
+
+
+@pytest.mark.usefixtures("silent")
+async def test_no_name_server_answers_and_the_node_has_lost_the_address_that_it_had(
+    case: Callable[..., Case],
+) -> None:
+    await case(Host("10.9.0.11/24")).node.introduce()
+    found = case(Host("10.9.0.12/24"), IP_AUTODETECTION_METHOD="can-reach=archive.example")
+    async with running(found.node.introduce) as introduced:
+        await until(lambda: found.node.problem)
+        assert UNANSWERED in found.node.problem
+        assert not introduced.done()
+
+
+async def test_a_name_that_can_be_looked_up_again_is(
+    case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells that a name server is back: it is asked by the clock."""
+    await case(Host("10.9.0.11/24", "127.0.0.1/8")).node.introduce()
+    found = case(Host("10.9.0.11/24", "127.0.0.1/8"), IP_AUTODETECTION_METHOD="can-reach=archive.example")
+    monkeypatch.setattr(whereabouts, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(reach, "RESOLVER", ("sh", "-c", "echo Temporary failure; exit 1"))
+    await found.node.introduce()
+    assert "its address can't be looked up: Temporary failure" in found.node.problem
+    async with running(found.node.keep):
+        monkeypatch.setattr(reach, "RESOLVER", ("sh", "-c", "echo 127.0.0.1"))
+        await until(lambda: not found.node.problem)
+    assert await found.notes() == {"IPv4Address": "127.0.0.1/8"}
+
+
+async def test_one_family_that_is_not_found_keeps_no_other_back(case: Callable[..., Case]) -> None:
+    found = case(Host("10.9.0.11/24", "fd09::11/64"), IP6="autodetect")
+    await found.node.introduce()
+    async with running(found.node.keep):
+        found.host.has("fd09::12/64")
+        found.node.moved()
+        await until(lambda: found.node.problem)
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24", "IPv6Address": "fd09::12/64"}
+
+
 async def test_a_node_object_that_can_not_be_read_is_told_and_waited_for(
     case: Callable[..., Case], tmp_path: Path
 ) -> None:
     found = case(Host("10.9.0.11/24"))
-    await identity.ensure(found.store, "n1")
+    await identity.ensure(found.store, "n1", {})
     with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as other:
         (right,) = other.execute("SELECT text FROM objects WHERE kind = 'Node'").fetchone()
         other.execute("UPDATE objects SET text = '{\"spec\": 7}' WHERE kind = 'Node'")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from exabgp.configuration.core.format import tokens
 from exabgp.util.psk import decode_base64
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -23,6 +23,7 @@ from calipy.model.nodes import NodeAddress
 from calipy.resources.bgp_peers import BGPPassword, BGPPeer, BGPPeerSpec
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.secrets import SecretKeySelector
+from tests.effort import examples
 
 RUN = ("/bin/sh", "-c", "cat")
 SECRET = SecretKeySelector(name="bgp", key="tor")
@@ -71,7 +72,7 @@ def peer_with_password(**settings: object) -> Topology:
 
 
 @given(st.text("\"'\\ \t\n#;{}[](),=\u00fca0", min_size=1, max_size=20))
-@settings(max_examples=50)
+@examples(50)
 def test_any_password_survives(password: str) -> None:
     text = render(peer_with_password(), {"Global_10_0_0_1": password}, RUN)
     words = [[word for _, _, word in line] for line in tokens(text.splitlines())]
@@ -95,9 +96,18 @@ def test_a_peer_without_the_password_that_it_should_have_stays_down(
 ) -> None:
     topology = peer_with_password(password=replace(SECRET, optional=optional))
     passwords = {} if password is None else {"Global_10_0_0_1": password}
-    (line,) = refused(topology, passwords).values()
-    assert line.startswith(f"peer Global_10_0_0_1: password from Secret bgp, key tor: {reason}")
+    ((name, line),) = refused(topology, passwords).items()
+    assert name == "Global_10_0_0_1"
+    assert line.startswith(f"password from Secret bgp, key tor: {reason}")
     assert "neighbor" not in render(topology, passwords, RUN)
+
+
+def test_why_a_password_is_not_known_is_said() -> None:
+    topology = peer_with_password()
+    (line,) = refused(topology, {}, {SECRET: "Secret/kube-system/bgp has no data.tor; write it there"}).values()
+    assert line.endswith(
+        "is not known, so the session stays down; Secret/kube-system/bgp has no data.tor; write it there"
+    )
 
 
 def test_an_optional_password_may_be_absent() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from calipy.bgp.outbox import APART_S, Order, Outbox
 from calipy.bgp.peers import Announcement
+from tests.effort import examples
+from tests.unit.bgp.held import held
 
 PEERS = ("10.9.0.2", "10.9.0.3")
 PREFIXES = ("10.1.0.0/26", "10.1.0.64/26", "10.1.0.128/26")
@@ -28,6 +31,8 @@ class ExaBGP:
         self.changed_s: dict[tuple[str, str], float] = {}
         self.desired: dict[str, tuple[Announcement, ...]] = {}
         self.ends: dict[str, int] = {}
+        self.refusals = 0
+        """So many of the next orders are refused when a part of them is carried out."""
         self.now_s = 100.0
 
     def want(self, desired: dict[str, tuple[Announcement, ...]]) -> None:
@@ -65,8 +70,8 @@ class ExaBGP:
                 self._change(order.peer, new.prefix)
             given[new.prefix] = table[new.prefix] = new
         for prefix in order.withdraw:
-            self._change(order.peer, prefix)
-            del given[prefix]
+            if given.pop(prefix, None) is not None:
+                self._change(order.peer, prefix)
             table.pop(prefix, None)
         if order.end_of_rib:
             self.ends[order.peer] += 1
@@ -77,11 +82,24 @@ class ExaBGP:
         assert self.now_s - last_s >= APART_S, f"{peer} {prefix}: changed twice in {self.now_s - last_s:g} s"
         self.changed_s[peer, prefix] = self.now_s
 
+    def refuse(self, orders: int) -> None:
+        self.refusals = orders
+
+    def all_leaves(self) -> None:
+        self.want({})
+        for peer in PEERS:
+            self.removed_and_added(peer)
+
     def settle(self, for_s: float, refuses: Callable[[], bool] = lambda: False) -> None:
         until_s = self.now_s + for_s
         for _ in range(200):
             while order := self.outbox.next(self.now_s):
-                if refuses():
+                if self.refusals:
+                    self.refusals -= 1
+                    part = replace(order, end_of_rib=False)
+                    self.obey(part if self.refusals else replace(part, withdraw=()))
+                    self.outbox.refused(order, self.now_s)
+                elif refuses():
                     self.outbox.refused(order, self.now_s)
                 else:
                     self.obey(order)
@@ -108,25 +126,87 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["up", "down", "removed_and_added"]), st.sampled_from(PEERS)),
         st.tuples(st.just("agent_restarts"), SETS),
         st.tuples(st.just("settle"), st.sampled_from([0.0, 0.3, 0.9, 1.0, 5.0])),
+        st.tuples(st.just("refuse"), st.sampled_from([1, 2])),
     ),
     max_size=25,
 )
 
 
 @given(steps=STEPS)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_every_peer_ends_with_what_it_is_to_hear_and_no_prefix_changes_twice_in_a_second(
     steps: list[tuple[str, object]],
 ) -> None:
     exabgp = ExaBGP()
     for name, argument in steps:
         getattr(exabgp, name)(argument)
-    exabgp.settle(10.0)
+    exabgp.refuse(0)
+    exabgp.settle(200.0)
     for peer, table in exabgp.tables.items():
         if peer in exabgp.desired:
             assert table == {new.prefix: new for new in exabgp.desired[peer]}
             assert exabgp.ends[peer] == 1
     assert exabgp.outbox.deadline() is None
+
+    exabgp.all_leaves()
+    exabgp.settle(APART_S)
+    assert held(exabgp.outbox) == 0
+    assert exabgp.outbox.deadline() is None
+
+
+def test_prefixes_that_have_come_and_gone_leave_nothing_behind() -> None:
+    exabgp = ExaBGP()
+    exabgp.want({PEERS[0]: ()})
+    exabgp.up(PEERS[0])
+    for prefix in PREFIXES:
+        exabgp.want({PEERS[0]: (announcement(prefix),)})
+        exabgp.settle(5.0)
+    exabgp.want({PEERS[0]: ()})
+    exabgp.settle(5.0)
+    assert held(exabgp.outbox) == 1, "the peer alone"
+
+
+def test_a_peer_that_is_back_within_the_second_is_not_told_sooner() -> None:
+    exabgp = ExaBGP()
+    wanted = {PEERS[0]: (announcement(PREFIXES[0]),)}
+    exabgp.want(wanted)
+    exabgp.up(PEERS[0])
+    exabgp.settle(0.3)
+    exabgp.all_leaves()
+    exabgp.want(wanted)
+    exabgp.up(PEERS[0])
+    exabgp.settle(0.0)
+    assert exabgp.tables[PEERS[0]] == {}
+    exabgp.settle(APART_S)
+    assert exabgp.tables[PEERS[0]].keys() == {PREFIXES[0]}
+
+
+def test_a_route_is_told_again_after_an_order_that_was_refused_when_it_was_withdrawn() -> None:
+    exabgp = ExaBGP()
+    wanted = {PEERS[0]: (announcement(PREFIXES[0]),)}
+    exabgp.want(wanted)
+    exabgp.up(PEERS[0])
+    exabgp.settle(5.0)
+    exabgp.want({PEERS[0]: ()})
+    exabgp.refuse(2)
+    exabgp.settle(0.0)
+    assert exabgp.tables[PEERS[0]] == {}
+    exabgp.want(wanted)
+    exabgp.settle(10.0)
+    assert exabgp.tables[PEERS[0]].keys() == {PREFIXES[0]}
+
+
+def test_an_order_that_lands_when_its_peer_is_forgotten_counts() -> None:
+    outbox = Outbox()
+    outbox.want({PEERS[0]: (announcement(PREFIXES[0]),)})
+    outbox.up(PEERS[0], 0.0)
+    order = outbox.next(0.0)
+    assert order is not None
+    outbox.want({})
+    outbox.gone(PEERS[0])
+    assert outbox.addresses() == frozenset()
+    outbox.landed(order, 0.0)
+    assert outbox.announced(PEERS[0]) == 1
 
 
 def test_a_refused_order_is_tried_again_ever_less_often() -> None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from calipy.bgp.messages import Connected, Done, Down, EndOfRib, Message, Notified, Opened, Path, Shutdown, Up, Updated
+from calipy.bgp.messages import (
+    Connected,
+    Down,
+    EndOfRib,
+    Message,
+    Notified,
+    Opened,
+    Path,
+    Shutdown,
+    Unreadable,
+    Up,
+    Updated,
+)
 from calipy.bgp.peers import Peer, Topology
 from calipy.bgp.rib import Rib
 from calipy.model.routes import LearnedRoute
+from tests.effort import examples
 
 P, Q, R, X = "10.0.0.2", "10.0.0.3", "10.0.0.4", "192.0.2.1"
 """Peers: three of our own AS, one of another."""
@@ -176,7 +189,11 @@ def test_a_message_names_the_prefixes_that_may_have_moved() -> None:
     assert made.take(says(P, path(P, med=1)), 0.0) == {NET}
     assert made.take(says(P, gone=(NET, "10.9.0.0/26")), 0.0) == {NET}
     assert made.prefixes == {other.prefix}
-    for silent in (Done(), Connected(peer=P), Notified(peer=P, direction="sent", code=6, subcode=2)):
+    for silent in (
+        Unreadable("{", "it ends"),
+        Connected(peer=P),
+        Notified(peer=P, direction="sent", code=6, subcode=2),
+    ):
         assert made.take(silent, 0.0) == frozenset()
 
 
@@ -372,7 +389,7 @@ def updates(told: list[tuple[str, Path]]) -> list[Updated]:
 
 
 @given(TOLD, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_order_of_the_peers_decides_nothing(told: list[tuple[str, Path]], random: Any) -> None:
     one, other = updates(told), updates(told)
     random.shuffle(other)
@@ -380,7 +397,7 @@ def test_the_order_of_the_peers_decides_nothing(told: list[tuple[str, Path]], ra
 
 
 @given(TOLD)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_what_is_withdrawn_leaves_nothing(told: list[tuple[str, Path]]) -> None:
     made = rib(*updates(told))
     for update in updates(told):
@@ -390,7 +407,7 @@ def test_what_is_withdrawn_leaves_nothing(told: list[tuple[str, Path]]) -> None:
 
 
 @given(TOLD, st.sampled_from([P, Q, R, X]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_after_a_restart_that_says_the_same_all_is_as_before(told: list[tuple[str, Path]], who: str) -> None:
     made = rib(*session(who), *updates(told))
     before = outcomes(made)

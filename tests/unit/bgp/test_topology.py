@@ -219,13 +219,71 @@ def test_of_two_peerings_the_global_one_then_the_first_name_wins(three: Nodes) -
     assert (peer.name, peer.restart_time_s) == ("Global_10_0_0_1", 2)
 
 
-def test_two_ports_of_one_address_are_one_session_too_many(three: Nodes) -> None:
-    topology = compute("a", three, [NO_MESH], [tor("a"), tor("b", peer_ip="10.0.0.1:1790")])
-    assert names(topology) == ["Global_10_0_0_1"]
-    assert topology.problems == (
-        "BGPPeer b: spec.peerIP: '10.0.0.1:1790': Global_10_0_0_1 already peers with this address, and there can be one"
-        " session an address; keep one of the two",
+SECRET = BGPPassword(secret_key_ref=SecretKeySelector(name="bgp", key="tor"))
+ONE = "and there can be one session an address; make it agree with BGPPeer a, or delete one of them"
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        ({"peer_ip": "10.0.0.1:1790"},
+         f"spec.peerIP: '10.0.0.1:1790': BGPPeer a already peers with 10.0.0.1, port 179, not 1790, {ONE}"),
+        ({"as_number": 65002},
+         f"spec.asNumber: '65002': BGPPeer a already peers with 10.0.0.1, AS 65001, not 65002, {ONE}"),
+        ({"node": "a", "as_number": 65002},
+         f"spec.asNumber: '65002': BGPPeer a already peers with 10.0.0.1, AS 65001, not 65002, {ONE}"),
+        ({"max_restart_time": "7s"},
+         "spec.maxRestartTime: '7s': BGPPeer a already peers with 10.0.0.1, and its maxRestartTime holds; make it agree"
+         " with BGPPeer a, or delete one of them"),
+        ({"password": SECRET},
+         "spec.password: 'Secret bgp, key tor': BGPPeer a already peers with 10.0.0.1, and its password holds; make it"
+         " agree with BGPPeer a, or delete one of them"),
+    ],
+)  # fmt: skip
+def test_of_two_peerings_with_one_address_the_one_that_is_passed_over_is_told(
+    three: Nodes, second: dict[str, object], problem: str
+) -> None:
+    topology = compute("a", three, [NO_MESH], [tor("a"), tor("b", **second)])
+    assert (names(topology), only(topology).as_number) == (["Global_10_0_0_1"], 65001)
+    assert topology.problems == (f"BGPPeer b: {problem}",)
+
+
+def test_two_peerings_that_say_the_same_are_no_problem(three: Nodes) -> None:
+    topology = compute("a", three, [NO_MESH], [tor("a"), tor("b", node="a")])
+    assert (names(topology), topology.problems) == (["Global_10_0_0_1"], ())
+
+
+def test_peerings_that_overlap_in_several_nodes_are_told_of_once(three: Nodes) -> None:
+    nodes = {name: replace(node, addresses={4: node.addresses[4]}) for name, node in three.items()}
+    both = [bgp_peer("a", peer_selector="all()"), bgp_peer("b", peer_selector="all()", max_restart_time="7s")]
+    (problem,) = compute("a", nodes, [NO_MESH], both).problems
+    assert problem.startswith(
+        "BGPPeer b: spec.maxRestartTime: '7s': BGPPeer a already peers with 10.0.0.10, 10.0.0.11,"
     )
+
+
+def test_an_explicit_peering_that_the_reverse_of_another_contradicts_is_right(three: Nodes) -> None:
+    near = bgp_peer("near", node="a", peer_ip="10.0.0.11", as_number=64512, max_restart_time="7s")
+    far = bgp_peer("far", node="c", peer_ip="10.0.0.9", as_number=64512, reverse_peering="Manual")
+    topology = compute("c", three, [NO_MESH], [near, far])
+    assert (only(topology).restart_time_s, topology.problems) == (120, ())
+
+
+def test_a_peering_that_takes_the_meshs_place_is_told_on_both_sides(three: Nodes) -> None:
+    mesh = configuration(node_mesh_password=NodeMeshPassword(secret_key_ref=SecretKeySelector(name="bgp", key="mesh")))
+    peer = bgp_peer(node="a", peer_ip="10.0.0.11", as_number=64512)
+    assert compute("a", three, [mesh], [peer]).problems == (
+        "BGPPeer tor: spec.peerIP: '10.0.0.11': takes the place of the session that BGPConfiguration default has in its"
+        " mesh with 10.0.0.11 (node c) without the mesh's nodeMeshPassword; delete it, or set nodeToNodeMeshEnabled to"
+        " false",
+    )
+    (far,) = compute("c", three, [mesh], [peer]).problems
+    assert far.startswith("BGPPeer tor: spec.reversePeering: 'Auto': takes the place of the session ")
+    assert compute("b", three, [mesh], [peer]).problems == ()
+    everywhere = bgp_peer("all", peer_selector="all()")
+    (problem,) = compute("a", three, [], [everywhere]).problems
+    assert problem.startswith("BGPPeer all: spec.peerSelector: 'all()': takes the place ")
+    assert "with 10.0.0.10 (node b), fd00::a (node b), 10.0.0.11 (node c); delete it" in problem
 
 
 @pytest.mark.parametrize(
@@ -233,6 +291,7 @@ def test_two_ports_of_one_address_are_one_session_too_many(three: Nodes) -> None
     [
         ({"source_address": "None"}, True, "spec.sourceAddress"),
         ({"filters": ("f",)}, True, "spec.filters"),
+        ({"reachable_by": "10.0.0.254"}, True, "spec.reachableBy"),
         ({"max_restart_time": "2h"}, True, "spec.maxRestartTime"),
         ({"peer_ip": "10.0.0.11", "as_number": 64512, "ttl_security": 1}, True, "spec.ttlSecurity"),
         ({"peer_ip": "", "local_workload_selector": "all()"}, False, "spec.localWorkloadSelector"),

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from calipy.__main__ import calipy
-from calipy.cni.install import conflist, install_forwarder, write_conflist
+from calipy.cni.install import conflist, install_forwarder
 
 
 def test_the_forwarder_is_replaced(tmp_path):
@@ -59,18 +59,6 @@ def test_conflist():
         ],
     }
     assert json.loads(conflist(1400))["plugins"][0]["mtu"] == 1400
-
-
-def test_the_conflist_is_written_once(tmp_path):
-    path = tmp_path / "net.d" / "10-calipy.conflist"
-    assert write_conflist(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    inode = path.stat().st_ino
-    assert not write_conflist(path)
-    assert path.stat().st_ino == inode
-    assert write_conflist(path, 1400)
-    assert path.read_bytes() == conflist(1400)
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_forwarder_of_a_checkout_is_found(tmp_path):

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -11,6 +11,7 @@ from calipy.cni.attachments import Attachment
 from calipy.cni.errors import CniError, Code
 from calipy.datastore.stores import StoreError, Unavailable
 from calipy.resources.metadata import Refused
+from tests.effort import examples
 
 
 @pytest.mark.parametrize("netns", ["", "/run/netns/c1"])
@@ -283,7 +284,7 @@ async def live(world, batches):
     assert await world.removals.replay() == 0
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, unless=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(OPERATION, min_size=1, max_size=6), max_size=6))
 def test_random_lives_leave_nothing(make_world, batches):
     world = make_world()

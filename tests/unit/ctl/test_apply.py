@@ -334,6 +334,14 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "a label that no API server takes",
+        pool().replace("name: a", "name: a\n  labels: {tier: b c}"),
+        [
+            "error: standard input, document 1: IPPool/a is refused:",
+            "  metadata.labels[tier] 'b c': can't be the value of a label; letters, digits, -, _ and ., 63 at most,",
+        ],
+    ),
+    (
         "Calico's Node with a field that it doesn't have",
         "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: a}\nspec: {bgp: {asnumber: 1}}\n",
         [

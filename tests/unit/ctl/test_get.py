@@ -128,6 +128,7 @@ REFUSED = [
     ("get ippools,nodes a", "error: ippools,nodes 'a': names several kinds, and names follow; write KIND/NAME"),
     ("get ippools -l tier=(", "error: selector 'tier=(': "),
     ("get ippool/a b", "error: argument 'b': stands among others of the form KIND/NAME; write KIND/NAME for each"),
+    ("get pod p -A", "error: --all-namespaces: can't be combined with names; name their namespace with -n"),
     ("delete ippools", "error: delete: wants the names of objects; write KIND NAME..., or KIND/NAME..."),
     ("delete", "error: delete: wants objects, by name or by -f; name KIND and NAME, or a file"),
 ]

@@ -99,6 +99,8 @@ def test_get(ctl: Ctl, line: str, shown: list[str]) -> None:
     assert ctl("apply", "-f", f"{CASES}/calico_policies.yaml", "-f", "-", stdin=more).exit_code == 0
     result = ctl(*line.split(" "))
     assert (result.exit_code, result.stderr) == (0, "")
+    if line.endswith("-o wide") and "profiles" not in line:  # there are no nodes that could report
+        shown = [f"{shown[0]} PROGRAMMED", *(f"{row} 0/0" for row in shown[1:])]
     assert [" ".join(row.split()) for row in result.stdout.splitlines()] == shown
 
 
@@ -199,13 +201,35 @@ def test_what_is_wrong_is_told_by_object_and_field(ctl: Ctl, text: str, said: li
         assert line.startswith(start), result.stderr
 
 
+def test_a_policy_without_a_spec_lets_nothing_in(ctl: Ctl, stored: Stored) -> None:
+    text = "{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: a}}"
+    assert ctl("apply", "-f", "-", stdin=text).exit_code == 0
+    assert (stored(NP, "a", "default").value.spec.types, stored(NP, "a", "default").value.spec.ingress) == (
+        ("Ingress",), (),
+    )  # fmt: skip
+
+
+def test_only_policies_are_found_with_their_tier_before_their_name(ctl: Ctl) -> None:
+    assert ctl("apply", "-f", "-", stdin=policy() + "---\n" + tier("a")).exit_code == 0
+    assert ctl("get", "np", "default.a", "-o", "name").stdout == "networkpolicy/a\n"
+    assert ctl("get", "np", "default.b").stderr.startswith("error: NetworkPolicy/default/default.b does not exist")
+    assert ctl("get", "tier", "default.a").stderr.startswith("error: Tier/default.a does not exist")
+
+
+def test_what_is_only_called_like_a_tier_can_go(ctl: Ctl) -> None:
+    text = policy("{asNumber: 64512}", "default", "BGPConfiguration")
+    assert ctl("apply", "-f", "-", stdin=text).exit_code == 0
+    assert ctl("delete", "bgpconfig", "default").stdout == "BGPConfiguration/default deleted\n"
+
+
 def test_a_tier_may_come_with_its_policies_and_a_built_in_one_is_there(ctl: Ctl) -> None:
     objects = [policy("{tier: t}"), tier("t"), policy("{tier: kube-admin}", "b")]
     assert ctl("create", "-f", "-", stdin="---\n".join(objects)).exit_code == 0
 
 
 def test_a_tier_goes_with_its_policies_or_not_at_all(ctl: Ctl, stored: Stored) -> None:
-    objects = "---\n".join([tier("t"), policy("{tier: t}"), policy("{tier: t}", "b", "GlobalNetworkPolicy")])
+    other = policy(name="other")
+    objects = "---\n".join([tier("t"), policy("{tier: t}"), policy("{tier: t}", "b", "GlobalNetworkPolicy"), other])
     assert ctl("apply", "-f", "-", stdin=objects).exit_code == 0
     refused = ctl("delete", "tier", "t")
     assert (refused.exit_code, refused.stdout) == (1, "")

@@ -297,7 +297,8 @@ async def test_at_the_block_limit_there_is_an_error_and_nothing_is_borrowed(
     cluster.configure(max_blocks_per_host=limit)
     await take(cluster, "other", "n2", count=1)
     await take(cluster, "a", count=blocks * 2)
-    with pytest.raises(BlockLimit, match=f"node n1 holds {blocks} IPv4 blocks, its limit.*; raise maxBlocksPerHost"):
+    held = "1 IPv4 block" if blocks == 1 else f"{blocks} IPv4 blocks"
+    with pytest.raises(BlockLimit, match=f"node n1 holds {held}, its limit.*; raise maxBlocksPerHost"):
         await take(cluster, "b")
     assert sum(owner == "host:n1" for owner in (await cluster.blocks()).values()) == blocks
 

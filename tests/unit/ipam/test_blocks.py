@@ -18,6 +18,7 @@ from calipy.ipam.claims import moved, new_affinity
 from calipy.ipam.errors import AlreadyAssigned, Mismatch
 from calipy.ipam.handles import new_handle
 from calipy.resources.ipam_blocks import IPAMBlock, problems
+from tests.effort import examples
 
 T0 = 1_787_403_911.123
 """2026-08-22 13:05:11.123 UTC"""
@@ -313,6 +314,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestModel.settings = settings(examples(25, unless=[HealthCheck.too_slow]), stateful_step_count=30)

@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from calipy.lab import echo
+from calipy.lab.machines import PACKAGES
 
 
 def free_port():
@@ -21,9 +22,10 @@ def free_port():
 @pytest.fixture
 def port():
     number = free_port()
-    command = [sys.executable, "-S", "-E", echo.__file__, f"TCP/{number}", f"UDP/{number}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().strip() == echo.LISTENS
+    ports = f"TCP/{number}", f"UDP/{number}"
+    command = [sys.executable, "-S", "-E", "-m", "calipy.lab.echo", *ports]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PACKAGES) as process:
+        assert process.stdout.readline() == f"{echo.LISTENS} {' '.join(ports)}\n"
         yield number
         process.kill()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from calipy.lab.cni_failures import CniFailure
+from calipy.lab.cni_results import Interface, Route
 from calipy.lab.executions import Completed, execute
-from calipy.lab.runner import CniFailure, Interface, Route, Runtime
+from calipy.lab.runner import Runtime
 
 PLUGIN = """#!/bin/sh
 here=${0%/*}; name=${0##*/}
@@ -302,3 +305,24 @@ async def test_versions(bench: Bench) -> None:
     assert await bench.runtime.versions() == {"one": ("0.4.0", "one"), "two": ("0.4.0", "two")}
     assert bench.env("one", "VERSION")["CNI_NETNS"] == "dummy"
     assert bench.got("one", "VERSION") == {"cniVersion": "1.1.0"}
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+async def test_a_verb_that_has_no_answer_is_ended_and_says_after_what_time(verb: str, bench: Bench) -> None:
+    ended = []
+
+    async def hang(argv: Sequence[str], env: Mapping[str, str], stdin: bytes) -> Completed:
+        if "CNI_COMMAND" not in env:
+            return Completed(0, b"/opt/cni/bin/x\n", b"")  # where the plug-in lies
+        try:
+            return await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            ended.append(env["CNI_COMMAND"])
+            raise
+
+    limits = {"add_limit_s": 0.02, "limit_s": 60.0} if verb == "ADD" else {"limit_s": 0.02}
+    runtime = Runtime(hang, bench.net, bench.cache, [str(bench.bin)], **limits)
+    ask = runtime.add("c1", "/n/1") if verb == "ADD" else runtime.delete("c1")
+    with pytest.raises(CniFailure, match=rf'^network "net": {verb} has not ended in 0\.02 s, and was ended$'):
+        await asyncio.wait_for(ask, 5)
+    assert ended == [verb]

@@ -9,7 +9,7 @@ import pytest
 from calipy import settings
 from calipy.lab import topology
 from calipy.lab.topology import OUTSIDE, Plan
-from calipy.resources import bgp_peers, nodes
+from calipy.resources import bgp_peers
 from calipy.resources.metadata import accept
 from calipy.resources.selectors import parse
 
@@ -114,7 +114,7 @@ def test_each_rack_s_nodes_peer_with_tor_in_each_family():
         (node.name, peer.peer_ip, peer.as_number)
         for node in plan.nodes
         for peer in peers
-        if parse(peer.node_selector).matches(accept(nodes.KIND, topology.node_object(node)).metadata.labels)
+        if parse(peer.node_selector).matches(settings.read(topology.agent_environment(plan, node)).node_labels)
     }
 
     assert sessions == {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -21,6 +21,7 @@ from calipy.netlink import ctnetlink as ct
 from calipy.netlink import nf_tables as nft
 from calipy.netlink import rtnetlink as rt
 from calipy.netlink.messages import ERROR, Message, Packet, Refusal, pack, refusal_of, unpack
+from tests.effort import examples
 
 MAC = "66:00:00:00:00:02"
 FLOW = ct.Flow(
@@ -83,6 +84,12 @@ MESSAGES: dict[str, Message] = {
     ),
     "nat": nft.rule("calipy", "n", [nft.immediate(b"\x0a\0\0\1"), nft.source_nat(2, 1, 19), nft.masquerade(18, 2, 3)]),
     "ends": nft.rule("calipy", "n", [nft.notrack(), nft.reject(), nft.lookup_verdict("m"), nft.verdict(nft.DROP)]),
+    "log": nft.rule("calipy", "n", [nft.limit(5, 60, 7), nft.log("calico-packet: ", 6)]),
+    "mark": nft.rule(
+        "calipy",
+        "n",
+        [nft.meta(nft.META_MARK), nft.bitwise(b"\xff\xff\xfd\xff", b"\0\0\2\0"), nft.meta_set(nft.META_MARK)],
+    ),
     "set": nft.set_("calipy", "s", id_=1, key_type=7, key_length=4, flags=nft.SET_INTERVAL),
     "map": nft.set_("calipy", "m", id_=2, key_type=41, key_length=16, verdicts=True, user_data=nft.HOST_ORDER_KEY),
     "elements": next(
@@ -167,26 +174,26 @@ def _routes(family: int) -> st.SearchStrategy[rt.Route]:
     return st.builds(rt.Route, **common, **one) | st.builds(rt.Route, **common, **several)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(_routes(4) | _routes(6))
 def test_a_route_parses_back(route: rt.Route) -> None:
     assert rt.parse_route(rt.put_route(route).body) == route
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.builds(rt.Neighbour, index=indices, family=st.just(2), address=four, mac=macs, state=st.integers(0, 255)))
 def test_a_neighbour_parses_back(entry: rt.Neighbour) -> None:
     assert rt.parse_neighbour(rt.put_neighbour(entry).body) == entry
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.one_of(st.tuples(st.just(2), four), st.tuples(st.just(10), six)), indices, st.integers(0, 32))
 def test_an_address_parses_back(end: tuple[int, str], index: int, length: int) -> None:
     address = rt.Address(index=index, family=end[0], address=end[1], prefix_length=length)
     assert rt.parse_address(rt.delete_address(address).body) == address
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(names, st.integers(1, 1 << 24), st.integers(1, 65535), four | six, indices, macs, st.integers(68, 9000))
 def test_a_vxlan_device_parses_back(
     name: str, vni: int, port: int, local: str, device: int, mac: str, mtu: int
@@ -200,7 +207,7 @@ def test_a_vxlan_device_parses_back(
 ports = st.integers(0, 65535)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.sampled_from([(4, four), (6, six)]).flatmap(
     lambda pair: st.builds(
         ct.Flow, family=st.just(pair[0]),
@@ -218,7 +225,7 @@ def test_a_flow_parses_back_and_is_found_by_each_of_its_addresses(flow: ct.Flow)
     assert ct.parse_flow(ct.new_flow(flow, 60).body).original == flow.original
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(names, st.none() | st.builds(nft.Hook, number=st.integers(0, 4), priority=st.integers(-400, 400)))
 def test_a_chain_parses_back(name: str, hook: nft.Hook | None) -> None:
     assert nft.parse_chain(nft.chain("t", name, hook).body) == nft.ChainRecord(
@@ -226,7 +233,7 @@ def test_a_chain_parses_back(name: str, hook: nft.Hook | None) -> None:
     )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(names, st.integers(1, 64), st.booleans(), st.binary(max_size=16))
 def test_a_set_parses_back(name: str, length: int, verdicts: bool, data: bytes) -> None:
     body = nft.set_("t", name, id_=1, key_type=7, key_length=length, verdicts=verdicts, user_data=data).body
@@ -239,7 +246,7 @@ def test_a_set_parses_back(name: str, length: int, verdicts: bool, data: bytes) 
 verdicts = st.none() | st.builds(nft.Verdict, st.sampled_from([nft.GOTO, nft.JUMP]), names) | st.just(nft.Verdict(0))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.builds(nft.ElementRecord, key=st.binary(min_size=4, max_size=16), verdict=verdicts), max_size=50))
 def test_elements_parse_back_in_as_many_messages_as_they_need(records: list[nft.ElementRecord]) -> None:
     encoded = [nft.element(record.key, record.verdict) for record in records] * 40

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from calipy.model.links import Link, LinkAddress
-from calipy.node.addresses import Choice, Evidence, NoAddress, choose, source_towards
+from calipy.node.addresses import Choice, Evidence, NoAddress, choose
 from calipy.settings import Autodetection, read
 
 
@@ -148,9 +148,3 @@ GIVEN = [
 @pytest.mark.parametrize(("setting", "current", "choice"), GIVEN)
 def test_an_address_that_is_given(setting: str, current: str, choice: Choice | None) -> None:
     assert choose(setting, Autodetection(), 4, evidence(current=current)) == choice
-
-
-def test_the_kernel_tells_from_where_it_would_send() -> None:
-    assert source_towards("127.0.0.1", 4) == "127.0.0.1"
-    with pytest.raises(OSError, match=r"[Aa]ddress family"):
-        source_towards("::1", 4)

@@ -33,6 +33,10 @@ RIGHT: list[tuple[str, object, str, object]] = [
     ("ipForwarding", "Disabled", "disabled", "Disabled"),
     ("defaultEndpointToHostAction", "Accept", "ACCEPT", "ACCEPT"),
     ("nftablesFilterDenyAction", "Reject", "reject", "REJECT"),
+    ("nftablesMarkMask", 0xFF00, "0xff00", 0xFF00),
+    ("logPrefix", "%t %k/%p", "%t %k/%p", "%t %k/%p"),
+    ("logActionRateLimit", "100/minute", "100/minute", (100, 60)),
+    ("logActionRateLimitBurst", 9999, "9999", 9999),
     ("natOutgoingAddress", "192.0.2.1", "192.0.2.1", "192.0.2.1"),
     ("natPortRange", "33000:33003", "33000:33003", (33000, 33003)),
     ("natPortRange", 33000, "33000", (33000, 33000)),
@@ -58,6 +62,12 @@ RIGHT: list[tuple[str, object, str, object]] = [
 # field, value in an object, text in environment and file, what the refusal says is allowed
 WRONG: list[tuple[str, object, str, str]] = [
     ("interfacePrefix", "cali*", "cali*", "names of 1 to 15"),
+    ("nftablesMarkMask", 0x10000, "0x10000", "at least two"),
+    ("nftablesMarkMask", 1 << 32, "0x100000000", "32 bits"),
+    ("logPrefix", 'a "b"', 'a "b"', "no quotation marks"),
+    ("logActionRateLimit", "0/second", "0/second", "1 to 9999"),
+    ("logActionRateLimit", "5/week", "5/week", "/day"),
+    ("logActionRateLimitBurst", 0, "0", "1 to 9999"),
     ("ipv6Support", "perhaps", "perhaps", "true or false"),
     ("ipForwarding", "On", "On", "Enabled or Disabled"),
     ("defaultEndpointToHostAction", "Reject", "Reject", "DROP, ACCEPT or RETURN"),

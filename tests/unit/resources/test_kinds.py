@@ -22,7 +22,7 @@ from calipy.resources import kinds
         ("networkpolicies.networking.k8s.io", "KubernetesNetworkPolicy"),
         ("NetworkPolicy.v1.networking.k8s.io", "KubernetesNetworkPolicy"),
         ("networkpolicy.projectcalico.org", "NetworkPolicy"), ("np.crd.projectcalico.org", "NetworkPolicy"),
-        ("pods.", "Pod"), ("po.v1.", "Pod"), ("ippools.projectcalico.org", "IPPool"),
+        ("pods.", "Pod"), ("po.v1.", "Pod"), ("po.v1", "Pod"), ("ippools.projectcalico.org", "IPPool"),
         ("tiers", "Tier"), ("netsets", "NetworkSet"), ("gns", "GlobalNetworkSet"), ("pro", "Profile"),
         ("svc", "Service"), ("sa", "ServiceAccount"), ("endpointslices", "EndpointSlice"),
     ],
@@ -36,7 +36,9 @@ def test_an_unknown_kind_is_told_with_those_there_are() -> None:
         kinds.named("puddles")
 
 
-@pytest.mark.parametrize("text", ["ippools.networking.k8s.io", "pods.apps", "knp.projectcalico.org", "ippools."])
+@pytest.mark.parametrize(
+    "text", ["ippools.networking.k8s.io", "pods.apps", "knp.projectcalico.org", "ippools.", "po.v2."]
+)
 def test_a_kind_in_another_group_is_another_kind(text: str) -> None:
     with pytest.raises(KeyError, match=f"no kind is called '{text}'"):
         kinds.named(text)

@@ -95,6 +95,14 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (rule(**{"from": [{"ipBlock": {"cidr": ""}}]}), [f"spec.ingress[0].from[0].ipBlock.cidr: '': {CIDR}"]),
     (
+        rule(**{"from": [{"ipBlock": {"cidr": "web", "except": ["10.0.0.0/8"]}}]}),
+        [f"spec.ingress[0].from[0].ipBlock.cidr: 'web': {CIDR}"],
+    ),
+    (
+        rule(**{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["db"]}}]}),
+        [f"spec.ingress[0].from[0].ipBlock.except[0]: 'db': {CIDR}"],
+    ),
+    (
         rule(**{"from": [{"ipBlock": {"cidr": "10.0.0.1", "except": ["web"]}}]}),
         [
             f"spec.ingress[0].from[0].ipBlock.cidr: '10.0.0.1': {CIDR}",
@@ -154,6 +162,11 @@ TYPES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 @pytest.mark.parametrize(("spec", "types"), TYPES, ids=[str(row[0]) for row in TYPES])
 def test_the_directions_that_a_policy_isolates(spec: dict[str, Any], types: tuple[str, ...]) -> None:
     assert types_in_force(made(KIND, spec).spec) == types
+
+
+def test_labels_and_annotations_are_judged_too() -> None:
+    value = made(KIND, {}, labels={"a": "!"}, annotations={"b": "!"})
+    assert said(KIND, value) == [f"metadata.labels[a]: '!': {VALUE}"]
 
 
 def test_a_selector_that_is_empty_is_there_and_one_that_is_absent_is_not() -> None:

@@ -78,7 +78,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"ipVersion": 5}, [".ipVersion: 5: is no IP version; write 4 or 6, or leave it out"]),
     ({"protocol": 0}, [f".protocol: 0: {PROTOCOL}"]),
     ({"protocol": 256}, [f".protocol: 256: {PROTOCOL}"]),
-    ({"protocol": "tcp"}, [f".protocol: 'tcp': {PROTOCOL}"]),
+    ({"protocol": "tcp", "destination": {"ports": [80]}}, [f".protocol: 'tcp': {PROTOCOL}"]),
     ({"protocol": "any"}, [f".protocol: 'any': {PROTOCOL}"]),
     ({"notProtocol": "-6"}, [f".notProtocol: '-6': {PROTOCOL}"]),
     (
@@ -156,6 +156,18 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
         [f".source.notPorts: [1]: protocol UDPLite has no ports; {WITH_PORTS}"],
     ),
     ({"source": {"nets": ["web"]}}, [f".source.nets[0]: 'web': {CIDR}"]),
+    (
+        {"source": {"nets": ["web", "10.0.0.0/8", "db"]}},
+        [f".source.nets[0]: 'web': {CIDR}", f".source.nets[2]: 'db': {CIDR}"],
+    ),
+    (
+        {"ipVersion": 4, "destination": {"nets": ["::/0"]}},
+        [f".destination.nets[0]: '::/0': is IPv6, but ipVersion is 4; {FAMILIES}"],
+    ),
+    (
+        {"source": {"nets": ["10.0.0.0/8", "11.0.0.0/8"] * 2}},
+        [".source.nets: ['10.0.0.0/8', '11.0.0.0/8']: are there twice; write each once"],
+    ),
     ({"source": {"nets": ["10.0.0.1"]}}, [f".source.nets[0]: '10.0.0.1': {CIDR}"]),
     ({"source": {"nets": ["10.0.0.0/33"]}}, [f".source.nets[0]: '10.0.0.0/33': {CIDR}"]),
     ({"source": {"nets": ["10.0.0.0/255.0.0.0"]}}, [f".source.nets[0]: '10.0.0.0/255.0.0.0': {CIDR}"]),
@@ -255,6 +267,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"source": {"services": {"name": "DB", "namespace": "-"}}},
         [f".source.services.name: 'DB': {NAME}", f".source.services.namespace: '-': {NAME}"],
+    ),
+    (
+        {"source": {"services": {"name": "a" * 254, "namespace": "a" * 253}}},
+        [f".source.services.name: '{'a' * 79}...: {NAME}"],
     ),
     (
         {"destination": {"services": SERVICE}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calipy.resources.selectors import (
@@ -19,6 +19,7 @@ from calipy.resources.selectors import (
     SelectorError,
     parse,
 )
+from tests.effort import examples
 
 # selector | labels that it matches | labels that it doesn't
 MEANING: list[tuple[str, list[dict[str, str]], list[dict[str, str]]]] = [
@@ -173,7 +174,7 @@ def _larger(smaller: st.SearchStrategy[Expression]) -> st.SearchStrategy[Express
     )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.recursive(leaves, _larger, max_leaves=6))
 def test_the_canonical_text_is_read_back_as_the_same_selector(expression: Expression) -> None:
     selector = Selector(expression)

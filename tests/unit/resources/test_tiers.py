@@ -99,6 +99,17 @@ def test_calicos_own_label_and_too_many_nets_of_a_set(kind: Any, monkeypatch: py
     ]
 
 
+@pytest.mark.parametrize(
+    "kind", [TIER, PROFILE, network_sets.KIND, global_network_sets.KIND], ids=lambda kind: kind.name
+)
+def test_labels_and_annotations_are_judged_too(kind: Any) -> None:
+    found = said(kind, made(kind, {}, labels={"a": "!"}, annotations={"/": ""}))
+    assert [problem.partition(";")[0] for problem in found] == [
+        "metadata.labels[a]: '!': can't be the value of a label",
+        "metadata.annotations: '/': can't be the name of an annotation",
+    ]
+
+
 def test_profiles() -> None:
     rules = [{"action": "Allow"}, {"action": "Deny", "ipVersion": 7}]
     value = made(PROFILE, {"ingress": rules, "egress": rules, "labelsToApply": {"a/b": "c", "d": "-"}})

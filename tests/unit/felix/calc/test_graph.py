@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from itertools import permutations, product
 from random import Random
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
+from calipy.felix.calc import tunnels
 from calipy.felix.calc.change import NodeState, apply
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.whole import compute
@@ -38,6 +40,7 @@ from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod, PodSpec
+from tests.effort import examples
 from tests.unit.felix.calc.stories import flush, told
 from tests.unit.felix.calc.worlds import ME, put
 
@@ -173,7 +176,7 @@ _batches = st.lists(st.lists(events, max_size=6), max_size=6)
 stories = st.one_of(_batches, _batches.map(lambda batches: [list(_standing()), *batches]))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(stories)
 def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -> None:
     graph, state, merged = told(story)
@@ -183,7 +186,7 @@ def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -
     assert apply(NodeState(settings=FelixSettings()), merged) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> None:
     flat = [event for batch in story for event in batch]
@@ -192,7 +195,7 @@ def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> Non
     assert one_by_one == at_once
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_saying_it_twice_changes_nothing(story: list[list[Event]]) -> None:
     graph, state, _ = told(story)
@@ -204,7 +207,7 @@ def test_saying_it_twice_changes_nothing(story: list[list[Event]]) -> None:
     assert graph.state() == state
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories, st.randoms(use_true_random=False))
 def test_the_order_of_news_does_not_matter(story: list[list[Event]], random: Random) -> None:
     """What is true in the end, told in any order, leads to the same as the story did."""
@@ -271,3 +274,44 @@ def test_the_nodes_address_on_a_link_with_a_workloads_name_is_a_tunnels_parent_w
     graph, state, _ = told(story)
     assert state == graph.state() == compute(advance(World(node=ME), [event for batch in story for event in batch]))
     assert state.tunnels["vxlan.calico"].parent == "calip"
+
+
+@pytest.mark.parametrize("order", [(2, 5), (5, 2)])
+def test_of_two_links_with_the_nodes_address_the_first_is_the_tunnels_parent(order: tuple[int, int]) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    story: list[Event] = [
+        put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+        put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+    ]
+    for number in order:
+        story += [LinkSeen(Link(index=number, name=f"eth{number}")), AddressSeen(LinkAddress(number, "10.9.1.3", 24))]
+    _, state, _ = told([story])
+    assert state == compute(advance(World(node=ME), story))
+    assert state.tunnels["vxlan.calico"].parent == "eth2"
+
+
+def test_a_pods_link_and_its_addresses_are_no_reason_to_look_at_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    graph, state, _ = told(
+        [
+            [
+                put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+                put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+                LinkSeen(Link(index=2, name="eth0", up=True, mtu=1500)),
+                AddressSeen(LinkAddress(2, "10.9.1.3", 24)),
+            ]
+        ]
+    )
+    assert state.tunnels["vxlan.calico"].parent == "eth0"
+    monkeypatch.setattr(tunnels, "tunnel", forbidden)
+    graph.update([LinkSeen(Link(index=3, name="cali1")), AddressSeen(LinkAddress(3, "fe80::ecee:eeff:feee:eeee", 128))])
+    graph.update([LinkSeen(Link(index=3, name="cali1", up=True)), AddressGone(LinkAddress(3, "10.244.0.9", 32))])
+    graph.update([LinkGone(3)])
+    assert not flush(graph)
+    graph.update([AddressGone(LinkAddress(2, "10.9.1.3", 24))])
+    with pytest.raises(AssertionError, match="looked at"):
+        flush(graph)
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("looked at")

@@ -8,7 +8,7 @@ from itertools import product
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calipy.felix.calc.change import NodeState, apply, merge
@@ -16,6 +16,7 @@ from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.whole import compute
 from calipy.felix.calc.world import Attached, Detached, Event, ResourceGone, ResourcePut, World, advance
+from tests.effort import examples
 from tests.unit.felix.calc.stories import cadences, flush, tellings, told
 from tests.unit.felix.calc.worlds import (
     ME,
@@ -299,7 +300,7 @@ _AT_WORK: list[Event] = [
 stories = st.one_of(_batches, _batches.map(lambda batches: [_AT_WORK, *batches]))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(stories)
 def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -> None:
     graph, state, merged = told(story)
@@ -309,7 +310,7 @@ def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -
     assert apply(NodeState(settings=FelixSettings()), merged) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> None:
     flat = [event for batch in story for event in batch]
@@ -318,7 +319,7 @@ def test_the_cadence_of_flushes_does_not_matter(story: list[list[Event]]) -> Non
     assert one_by_one == at_once
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories, st.randoms(use_true_random=False))
 def test_the_order_of_news_does_not_matter_nor_that_they_are_said_twice(
     story: list[list[Event]], random: Random
@@ -347,7 +348,7 @@ def sizes(part: object, path: str = "graph") -> dict[str, int]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(stories)
 def test_when_all_is_gone_nothing_is_left(story: list[list[Event]]) -> None:
     graph, state, _ = told(story)

@@ -23,12 +23,14 @@ from calipy.felix.rules.values import (
     Element,
     Goto,
     Interface,
+    Jump,
     Masquerade,
     OwnSource,
     Reject,
     SourceNat,
 )
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.policies import PolicyId, TierBinding
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetKind
 from calipy.model.tunnels import Tunnel
 
@@ -38,6 +40,11 @@ TUNNEL4 = Tunnel(
     mtu=1450, address="10.244.0.0",
 )  # fmt: skip
 TUNNEL6 = replace(TUNNEL4, name="vxlan-v6.calico", family=6, local="fd00:9::1", mtu=1430, address="fd00:10::")
+NP, GNP = PolicyId("np", "default", "a"), PolicyId("gnp", "", "b")
+FIRST = TierBinding(tier="security", default_action="deny", ingress=(GNP,), egress=(GNP,), passing=(GNP,))
+DENIES = TierBinding(tier="default", default_action="deny", ingress=(NP, GNP), egress=())
+PASSES = TierBinding(tier="baseline", default_action="pass", ingress=(NP,), egress=(NP,), passing=())
+MIXED = TierBinding(tier="mixed", default_action="pass", ingress=(NP, GNP), egress=(NP,), passing=(GNP,))
 WEB = WorkloadEndpoint(
     id=EndpointId("k8s", "default/web", "eth0"), container_id="c", interface="cali1",
     addresses=("10.244.0.1", "fd00:10::1"),
@@ -67,16 +74,19 @@ def endpoint(value: WorkloadEndpoint = WEB, **settings: Any) -> Objects:
     return endpoints.compile(value, FelixSettings(**settings))
 
 
+FROM_AND_TO = ("cali-fw-cali1", "cali-tw-cali1")
 # case -> objects, and the chains that it is about
 CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
     "a node": (static(), (
-        "filter-FORWARD", "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch",
-        "cali-nat-outgoing", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
-    "two interface prefixes": (static(interface_prefixes=("cali", "tap")), ("filter-FORWARD", "filter-INPUT")),
-    "the endpoint's host: Accept": (static(default_endpoint_to_host_action="ACCEPT"), ("cali-wl-to-host",)),
-    "the endpoint's host: Return": (static(default_endpoint_to_host_action="RETURN"), ("cali-wl-to-host",)),
+        "filter-FORWARD-from-workload", "filter-FORWARD", "filter-INPUT-from-workload", "filter-INPUT",
+        "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch", "cali-nat-outgoing", "nat-POSTROUTING",
+        "raw-PREROUTING", "raw-OUTPUT")),
+    "two interface prefixes": (static(interface_prefixes=("cali", "tap")), (
+        "filter-FORWARD-from-workload", "filter-FORWARD", "filter-INPUT-from-workload", "filter-INPUT")),
+    "the endpoint's host: Accept": (static(default_endpoint_to_host_action="ACCEPT"), ("filter-INPUT",)),
+    "the endpoint's host: Return": (static(default_endpoint_to_host_action="RETURN"), ("filter-INPUT",)),
     "denied packets are rejected": (static(TUNNEL4, filter_deny_action="REJECT"), (
-        "filter-INPUT", "cali-wl-to-host", "cali-from-wl-dispatch", "cali-to-wl-dispatch")),
+        "filter-INPUT", "cali-from-wl-dispatch", "cali-to-wl-dispatch")),
     "VXLAN": (static(TUNNEL4, TUNNEL6), ("filter-INPUT", "nat-POSTROUTING", "raw-PREROUTING", "raw-OUTPUT")),
     "no IPv6": (static(TUNNEL4, ipv6_support=False), ("cali-nat-outgoing", "raw-PREROUTING")),
     "NAT excludes hosts": (static(nat_outgoing_exclusions="IPPoolsAndHostIPs"), ("cali-nat-outgoing",)),
@@ -88,13 +98,22 @@ CASES: Mapping[str, tuple[Objects, tuple[str, ...]]] = {
         static(nat_outgoing_address="192.0.2.1", nat_port_range=(33000, 33003)), ("cali-nat-outgoing",)),
     "not in sync yet": (statics.skeleton(FelixSettings(interface_prefixes=("cali", "tap"))), (
         "filter-FORWARD", "filter-INPUT")),
-    "an endpoint": (endpoint(), ("cali-fw-cali1", "cali-tw-cali1")),
+    "an endpoint": (endpoint(), FROM_AND_TO),
+    "an endpoint with profiles": (endpoint(replace(WEB, profiles=("kns.default", "more"))), FROM_AND_TO),
+    "a tier that denies": (endpoint(replace(WEB, tiers=(DENIES,), profiles=("kns.default",))), FROM_AND_TO),
+    "a tier that passes what it doesn't decide": (
+        endpoint(replace(WEB, tiers=(PASSES,), profiles=("kns.default",)), filter_deny_action="REJECT"), FROM_AND_TO),
+    "a tier with a policy that passes": (
+        endpoint(replace(WEB, tiers=(FIRST, DENIES), profiles=("kns.default",))),
+        (*FROM_AND_TO, "cali-fw-cali1-0", "cali-tw-cali1-0")),
+    "a tier that passes, with a policy that passes": (
+        endpoint(replace(WEB, tiers=(PASSES, MIXED)), nftables_mark_mask=0x0F), (*FROM_AND_TO, "cali-tw-cali1-1")),
     "no check for invalid": (
         static(disable_conntrack_invalid_check=True), ("cali-from-wl-dispatch", "cali-to-wl-dispatch")),
     "workloads may encapsulate": (
         static(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True), ("cali-from-wl-dispatch",)),
     "another VXLAN port": (static(vxlan_port=8472), ("cali-from-wl-dispatch",)),
-    "a refused endpoint": (endpoints.closed(WEB), ("cali-fw-cali1", "cali-tw-cali1")),
+    "a refused endpoint": (endpoints.closed(WEB), FROM_AND_TO),
 }  # fmt: skip
 
 
@@ -185,6 +204,31 @@ def test_no_chain_accepts_what_it_does_not_judge(name: str, objects: Objects) ->
                     "static VXLAN from a node",
                     "setting defaultEndpointToHostAction",
                 )
+
+
+def reachable(objects: Objects, chain: str) -> set[str]:
+    """A chain and all that it leads to, maps left aside."""
+    value = objects[ObjectName("chain", chain)]
+    assert isinstance(value, Chain)
+    targets = {rule.action.chain for rule in value.rules if isinstance(rule.action, Jump | Goto)}
+    return {chain}.union(*(reachable(objects, target) for target in targets))
+
+
+@pytest.mark.parametrize("hook", ["forward", "input"])
+def test_each_side_has_a_base_chain_of_its_own_and_the_senders_comes_first(hook: str) -> None:
+    """An accept ends one base chain and the next goes on. A chain of one side that led into the other's would be walked
+    by the kernel once for each way into it."""
+    objects = static(TUNNEL4)
+    chains = {
+        value.hook.priority: reachable(objects, name.name)
+        for name, value in objects.items()
+        if isinstance(value, Chain) and value.hook is not None and value.hook.hook == hook
+    }
+    assert sorted(chains) == [-1, 0]
+    assert "cali-from-wl-dispatch" in chains[-1]
+    assert "cali-from-wl-dispatch" not in chains[0]
+    assert ("cali-to-wl-dispatch" in chains[0]) == (hook == "forward")
+    assert "cali-to-wl-dispatch" not in chains[-1]
 
 
 def test_dispatch_ends_with_a_drop() -> None:

@@ -1,0 +1,76 @@
+"""The agent as a process: settings in, signals, exit status out. SIGTERM ends it and removes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from calipy import logs
+from calipy.agent.live import WarmRestart
+from calipy.agent.main import Agent
+from calipy.node import bootstrap
+from calipy.resources.felix_configurations import Value, from_file, from_variables
+from calipy.settings import Settings, read
+
+log = logging.getLogger("calipy.agent")
+
+
+def run(log_level: str | None = None, log_format: str | None = None) -> int:
+    """Runs the agent until a signal ends it; its exit status: 0 for SIGTERM, 1 where a setting is wrong."""
+    try:
+        settings = read(os.environ)
+        style = log_format or settings.log_format
+        logs.configure(log_level or settings.log_level or "info", style)
+        process = felix_settings(settings)
+        for family, pool in settings.pools.items():
+            bootstrap.default_pool(family, pool)
+    except (OSError, ValueError) as error:
+        print(f"calipy agent: {error}", file=sys.stderr)
+        return 1
+    log.info("the agent of node %s starts", settings.node)
+    with ThreadPoolExecutor(1, "kernel") as thread:
+        agent = Agent(settings, process, thread, log_level=log_level or settings.log_level)
+        return asyncio.run(_until_signal(agent))
+
+
+def felix_settings(settings: Settings) -> Mapping[str, Mapping[str, Value]]:
+    """Felix's parameters from file and environment. Raises ValueError naming the wrong one, OSError for a file that
+    can't be read."""
+    layers: dict[str, Mapping[str, Value]] = {}
+    if settings.felix_file.exists():
+        try:
+            layers["file"], unknown = from_file(settings.felix_file.read_text(errors="replace"))
+        except ValueError as error:
+            raise ValueError(f"{settings.felix_file}: {error}") from error
+        for name in unknown:
+            log.warning("%s: %s is no parameter of Felix; it is ignored", settings.felix_file, name)
+    layers["environment"], unknown = from_variables(settings.felix)
+    for name in unknown:
+        log.warning("environment variable %s is no parameter of Felix; it is ignored", name)
+    return layers
+
+
+async def _until_signal(agent: Agent) -> int:
+    """0 after SIGTERM or SIGINT, and where the settings ask for a warm restart."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(agent.run())
+            await stop.wait()
+            task.cancel()
+    except* WarmRestart as ended:
+        log.warning("%s", _innermost(ended))
+    return 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first error in groups of groups."""
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,71 @@
+"""NodeReport (calipy.io/v1alpha1), one of each node's name: what of the policies is programmed there.
+
+It says for each kind up to which revision of the store everything is in the kernel, and what is not. So whoever has
+written an object knows by its resourceVersion whether a node has got that far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from calipy.resources.metadata import Key, Kind, Resource, no_problems
+
+REPORTED = (
+    "Tier", "NetworkPolicy", "GlobalNetworkPolicy", "KubernetesNetworkPolicy", "NetworkSet", "GlobalNetworkSet",
+)  # fmt: skip
+"""Kinds that a report tells of."""
+
+
+class Shortfall(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, order=True):
+    """An object that is not in force on the node as it is written, and why."""
+
+    kind: str
+    namespace: str = ""
+    name: str
+    reason: str
+
+
+class NodeReportStatus(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """`programmed`: kind -> resourceVersion up to which all is in the kernel, but for `exceptions`."""
+
+    programmed: dict[str, str] = {}
+    exceptions: tuple[Shortfall, ...] = ()
+
+
+class NodeReport(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="NodeReport"):
+    """A node's report; nobody but its agent writes it."""
+
+    status: NodeReportStatus = NodeReportStatus()
+    api_version: Literal["calipy.io/v1alpha1"] = "calipy.io/v1alpha1"
+
+    def reached(self, kind: str, revision: int) -> bool:
+        """True if the node has taken in what the store held of a kind at a revision."""
+        return int(self.status.programmed.get(kind, "0")) >= revision
+
+    def shortfall(self, key: Key) -> str:
+        """Why an object isn't in force as it is written; empty if it is."""
+        found = (
+            e for e in self.status.exceptions if (e.kind, e.namespace, e.name) == (key.kind, key.namespace, key.name)
+        )
+        return next((each.reason for each in found), "")
+
+
+def status(programmed: Mapping[str, int], shortfalls: Mapping[Key, str]) -> NodeReportStatus:
+    """A report's content: of the kinds that are reported, sorted."""
+    return NodeReportStatus(
+        programmed={kind: str(programmed[kind]) for kind in REPORTED if kind in programmed},
+        exceptions=tuple(
+            Shortfall(kind=key.kind, namespace=key.namespace, name=key.name, reason=shortfalls[key])
+            for key in sorted(shortfalls)
+            if key.kind in REPORTED
+        ),
+    )
+
+
+KIND = Kind(
+    name="NodeReport", group="calipy.io", version="v1alpha1", plural="nodereports", type=NodeReport,
+    problems=no_problems, short_names=("nr",),
+)  # fmt: skip

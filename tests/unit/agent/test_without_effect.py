@@ -1,0 +1,29 @@
+"""What has no effect is told once."""
+
+from __future__ import annotations
+
+import pytest
+
+from calipy.agent.without_effect import WithoutEffect
+from calipy.resources import felix_configurations
+from calipy.resources.ip_pools import IPPool, IPPoolSpec
+from calipy.resources.metadata import ObjectMeta
+from tests.unit.resources.objects import made
+
+
+def test_fields_that_nothing_reads_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    found, spec = WithoutEffect(), {"bpfEnabled": True, "wireguardEnabled": True, "vxlanMTU": 1400}
+    for _ in range(2):
+        found.fields([made(felix_configurations.KIND, spec, "default")])
+    assert caplog.messages == [
+        "FelixConfiguration/default: nothing reads bpfEnabled, wireguardEnabled: CalIPy has no such part"
+    ]
+
+
+def test_ipip_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    found = WithoutEffect()
+    for mode in ("Never", "Always", "CrossSubnet"):
+        spec = IPPoolSpec(cidr="10.200.0.0/24", ipip_mode=mode)
+        found.encapsulation([IPPool(metadata=ObjectMeta(name="old"), spec=spec)])
+    (said,) = caplog.messages
+    assert said.startswith("IPPool/old: ipipMode Always has no effect")

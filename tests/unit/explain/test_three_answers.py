@@ -1,0 +1,46 @@
+"""Evaluator and walk give one answer: on each row of the table, and in worlds that hypothesis makes up.
+
+The kernel is the third: `netns/test_policy_cases.py`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from calipy.explain.reference import evaluate
+from calipy.explain.verdicts import Verdict
+from tests.cases.loading import Case, cases
+from tests.cases.made_up import MadeUp, story, worlds
+from tests.cases.views import answer, views
+
+EXAMPLES = 4000 if os.environ.get("CI") == "true" else 300
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_the_compiled_rules_give_each_row_s_verdict_for_its_reason(case: Case) -> None:
+    problems = []
+    for scene in case.scenes:
+        nodes = views(scene.world)
+        problems += [row.problem(answer(nodes, row.packet)) for row in scene.rows]
+    assert not any(problems), "\n".join(filter(None, problems))
+
+
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
+)
+@given(worlds())
+def test_both_agree_in_any_world(made_up: MadeUp) -> None:
+    world = made_up.world
+    nodes = views(world)
+    for packet in made_up.packets:
+        expected, found = evaluate(world, packet), answer(nodes, packet)
+        if told(expected) != told(found):
+            words = f"the compiled rules say {told(found)}, the specifications {told(expected)}, where"
+            pytest.fail(f"{words}\n\n{story(made_up.objects, packet, expected)}", pytrace=False)
+
+
+def told(verdict: Verdict) -> tuple[bool, list[str]]:
+    return verdict.allowed, [str(each) for each in (verdict.egress, verdict.ingress) if each is not None]
