@@ -22,6 +22,7 @@ from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
 from calipy.agent.embedded import Embedded
 from calipy.agent.feed import Feed, watched
+from calipy.agent.first import First
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
@@ -70,11 +71,12 @@ class Agent:
         settings: Settings,
         process: Mapping[str, Mapping[str, Value]],
         thread: ThreadPoolExecutor,
+        first: First,
         *,
         log_level: str = "",
     ) -> None:
-        """`process` are Felix's settings from file and environment; `thread` does what blocks; `log_level` holds
-        whatever logSeverityScreen says, empty = that."""
+        """`process` are Felix's settings from file and environment; `thread` does what blocks; `first` is what was done
+        at once; `log_level` holds whatever logSeverityScreen says, empty = that."""
         self.settings = settings
         self.thread = thread
         self.obstacle = _STARTING
@@ -85,7 +87,8 @@ class Agent:
         self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
         self.repairs: Counter[str] = Counter()
         self.live = LiveSettings(settings.node, process)
-        self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
+        self._first = first
+        self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder, nftables=first.nftables)
         monitor = self.engine.monitor
         self.links = WorkloadLinks(self.engine.endpoints, monitor.links, monitor.addresses_of, self._repaired)
         self.servers = servers(self.health, self.metrics, self.live)
@@ -113,8 +116,8 @@ class Agent:
                 group.create_task(server.run())
             group.create_task(self.host_files.run())
             group.create_task(clock.measure_lag(self.metrics, self.heartbeat))
-            await self._once(lambda: alone.alone(self._path(alone.FILE), self._hinder))
-            await self.engine.guard()
+            await alone.alone(await self._once(self._lock), self._hinder)
+            await self._once(self.engine.guard)
             embedded = Embedded(self.settings.datastore, self.thread)
             store = await self._once(embedded.open)
             self.engine.adopt(await self._once(lambda: self.live.read(store)))
@@ -206,6 +209,9 @@ class Agent:
         if reason != self.obstacle:
             log.error("%s", reason)
         self.obstacle = reason
+
+    async def _lock(self) -> alone.Lock:
+        return self._first.lock or alone.Lock(self._path(alone.FILE))
 
     async def _attachments(self) -> Attachments:
         return Attachments(self.settings.state_folder / "attachments", self.thread)

@@ -6,7 +6,7 @@ read from the datastore's objects: what a node's file or environment says of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 from msgspec import Struct
@@ -33,7 +33,6 @@ from calipy.resources.profiles import Profile
 
 AnyRule = Rule | NetworkPolicyIngressRule | NetworkPolicyEgressRule
 ViewOf = Callable[[str], View]
-_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
 _ECHO = {4: ("ICMP", 8), 6: ("ICMPv6", 128)}
 """The echo request (RFC 792, RFC 4443)."""
 _TUNNELS = {4: nodes.VXLAN_ADDRESS, 6: nodes.VXLAN_V6_ADDRESS}
@@ -108,6 +107,16 @@ class Answer(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """True where the packet leaves its node under an address of the node's (natOutgoing)."""
     steps: tuple[Looked, ...]
     """All that the specification has looked at, in order."""
+
+    @property
+    def policies(self) -> Iterable[tuple[Direction, str]]:
+        """All policies that had a say, each once, with its direction."""
+        looked = ((step.direction, step.policy) for step in self.steps if step.policy)
+        ends: tuple[tuple[Direction, Said | None], ...] = (
+            ("egress", self.specification.egress), ("ingress", self.specification.ingress),
+        )  # fmt: skip
+        silent = ((direction, policy) for direction, said in ends if said for policy in said.governing)
+        return dict.fromkeys((*looked, *silent))
 
 
 def answers(world: World, ends: Ends, asked: Question, families: Sequence[int]) -> tuple[Answer, ...]:
@@ -222,11 +231,7 @@ class _Telling:
         """A rule as it stands in its object."""
         if rule is None:
             return None
-        if policy:
-            id_ = policy_id(policy)
-            found = self._world.get(Key(_KINDS[id_.kind], id_.name, id_.namespace))
-        else:
-            found = self._world.get(Key("Profile", profile))
+        found = self._world.get(policy_id(policy).key if policy else Key("Profile", profile))
         if not isinstance(found, NetworkPolicy | GlobalNetworkPolicy | KubernetesNetworkPolicy | Profile):
             return None
         rules: Sequence[AnyRule] = found.spec.ingress if direction == "ingress" else found.spec.egress

@@ -21,10 +21,9 @@ from calipy.felix.drivers.nftables import NftablesDriver, TableOwned
 from calipy.felix.drivers.routes import RoutesDriver
 from calipy.felix.drivers.sysctls import SysctlsDriver
 from calipy.felix.endpoints import Endpoints
-from calipy.felix.objects import Owner, Put
+from calipy.felix.guard import guard
 from calipy.felix.plans import SYSCTLS_LEFTOVER, RoutePlanner, SysctlPlanner, TunnelPlanner, route_name
 from calipy.felix.rules.compile import RulesPlanner
-from calipy.felix.rules.statics import skeleton
 from calipy.model.links import Link
 from calipy.model.routes import RouteKey
 from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
@@ -46,13 +45,15 @@ class Engine:
         sysctls: Path = Path("/proc/sys/net"),
         namespace: int | None = None,
         own_table: bool = True,
+        nftables: NftablesDriver | None = None,
     ) -> None:
         """`process` are Felix's settings from file and environment; `sysctls` is where /proc/sys/net can be written;
-        `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others."""
+        `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others; `nftables` is a
+        driver that may have taken the table already, None = one is made."""
         self.settings = merge(node, (), {}, process)
         """Those in force."""
         self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
-        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
+        self.nftables = nftables or NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
         self.links = LinksDriver(self._socket, namespace)
         self.routes = RoutesDriver(self._socket, lambda index: self.monitor.owns_routes(index))
         self.planner = RulesPlanner()
@@ -81,20 +82,13 @@ class Engine:
         told = ""
         while True:
             try:
-                fresh = not self.nftables.exists()
-                self.nftables.open()
-                break
+                guard(self.nftables, self.settings)
+                return
             except TableOwned as error:
                 if str(error) != told:
                     told = str(error)
                     log.error("%s; waiting", error.strerror)
                 await asyncio.sleep(_OWNED_RETRY_S)
-        if fresh:
-            owner = Owner("static", "skeleton")
-            puts = tuple(Put(owner, name, value) for name, value in skeleton(self.settings).items())
-            outcome = self.nftables.apply(puts)
-            if outcome.refusals or outcome.resync:
-                raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
 
     def adopt(self, settings: FelixSettings) -> None:
         """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""

@@ -32,14 +32,14 @@ async def apply(lab, name, namespace, **spec):
 async def explained(lab, client, server, protocol, port):
     """What `explain` says, by family."""
     async with lab.store() as store:
-        world, refused = await read(store)
-    assert refused == {}
-    ends = Ends(world)
+        known = await read(store)
+    assert known.refused == {}
+    ends = Ends(known.objects)
     source, destination = (
         ends.named(f"node/{end}" if end in lab.nodes else end, "default") for end in (client, server)
     )
     asked = question(ends, source, destination, protocol, str(port))
-    found = answers(world, ends, asked, families(source, destination, "both"))
+    found = answers(known.objects, ends, asked, families(source, destination, "both"))
     assert all(answer.agreed for answer in found)
     return {answer.family: answer.allowed for answer in found}
 

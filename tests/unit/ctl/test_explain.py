@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ from calipy.explain import answers
 from calipy.explain.inhabitants import World
 from calipy.explain.reference import evaluate
 from calipy.explain.verdicts import Packet, Verdict
-from calipy.resources import network_policies, nodes, pods
-from calipy.resources.metadata import ObjectMeta, no_problems
+from calipy.resources import network_policies, node_reports, nodes, pods
+from calipy.resources.metadata import Key, ObjectMeta, no_problems
 from calipy.resources.network_policies import NetworkPolicy
+from calipy.resources.node_reports import NodeReport
 from calipy.resources.pods import Pod, PodAddress, PodSpec, PodStatus
 from calipy.resources.policy_rules import PolicySpec
 from tests.cases.loading import node
@@ -44,10 +45,16 @@ def pod(name: str, at: str, *addresses: str, **labels: str) -> Pod:
     return Pod(metadata=metadata, spec=PodSpec(node_name=at), status=status)
 
 
+def report(name: str, revision: int, shortfalls: Mapping[Key, str] = {}) -> NodeReport:
+    status = node_reports.status({"NetworkPolicy": revision}, shortfalls)
+    return NodeReport(metadata=ObjectMeta(name=name), status=status)
+
+
 async def _fill(path: Path) -> None:
     store = await SQLiteStore.open(path)
     for name in ("n1", "n2"):
         await store.create(nodes.KIND, node(name))
+        await store.create(node_reports.KIND, report(name, 1 << 20))
     await store.create(pods.KIND, pod("web", "n1", "10.244.1.1", "fd00:244:1::1", app="web"))
     await store.create(pods.KIND, pod("client", "n2", "10.244.2.1", "fd00:244:2::1"))
     await store.create(pods.KIND, pod("friend", "n2", "10.244.2.2", "fd00:244:2::2", role="friend"))
@@ -164,6 +171,42 @@ def test_an_object_that_nodes_refuse_is_left_out_and_said(ctl: Ctl, store_path: 
     assert "TCP 80, IPv4 and IPv6: DENIED" in done.stdout
     assert done.stderr.startswith("note: NetworkPolicy/shop/wrong is left out: spec.selector: 'app ==': ")
     assert list(json.loads(ctl(*DENIED, "-o", "json").stdout)["leftOut"]) == ["NetworkPolicy/shop/wrong"]
+
+
+@pytest.mark.parametrize(
+    ("revision", "shortfalls", "reason"),
+    [
+        (1, {}, "has not got so far yet: revision "),
+        (
+            1 << 20,
+            {Key("NetworkPolicy", "friends", "shop"): "the kernel refuses chain x"},
+            "the kernel refuses chain x",
+        ),
+    ],
+)
+def test_a_policy_that_isn_t_in_force_on_its_node_is_noted(
+    ctl: Ctl, store_path: Path, revision: int, shortfalls: dict[Key, str], reason: str
+) -> None:
+    async def lag() -> None:
+        store = await SQLiteStore.open(store_path)
+        for name in ("n1", "n2"):
+            stored = await store.get(node_reports.KIND, name)
+            await store.update(node_reports.KIND, stored, report(name, revision, shortfalls))
+        await store.close()
+
+    asyncio.run(lag())
+    done = ctl(*DENIED)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"note: np/shop/friends is not in force on node n1: {reason}")
+    assert len(done.stderr.splitlines()) == 1
+    behind = json.loads(ctl(*DENIED, "-o", "json").stdout)["behind"]
+    assert [(each["node"], each["policy"]) for each in behind] == [("n1", "np/shop/friends")]
+
+
+def test_so_is_one_that_governs_without_rules(ctl: Ctl) -> None:
+    silent = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny}, spec: {podSelector: {}}}"
+    assert ctl("apply", "-n", "shop", "-f", "-", stdin=silent).exit_code == 0
+    assert ctl(*DENIED).stderr.startswith("note: knp/shop/deny is not in force on node n1: has not got so far yet")
 
 
 @pytest.mark.parametrize(

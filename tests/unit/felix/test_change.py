@@ -124,18 +124,6 @@ def test_a_later_delta_wins() -> None:
     assert both == SetDelta(frozenset("bc"), frozenset("a"))
 
 
-_FEW = st.frozensets(st.sampled_from("abcd"))
-
-
-@given(_FEW, _FEW, _FEW)
-def test_a_delta_applied_takes_out_then_puts_in(
-    members: frozenset[str], added: frozenset[str], removed: frozenset[str]
-) -> None:
-    found = SetDelta(added, removed).applied(members)
-    assert found == (members - removed) | added
-    assert type(found) is frozenset
-
-
 @given(states(), states())
 def test_a_state_that_takes_a_change_is_what_it_would_be_applied(old: NodeState, new: NodeState) -> None:
     before, change = copy.deepcopy(old), difference(old, new)
@@ -151,3 +139,15 @@ def test_states_share_no_maps() -> None:
     one, other = NodeState(settings=FelixSettings()), NodeState(settings=FelixSettings())
     take(one, Change(routes=_routes({"10.0.0.0/26": 1})))
     assert not other.routes
+
+
+_FEW = st.frozensets(st.sampled_from("abcd"))
+
+
+@given(_FEW, _FEW, _FEW)
+def test_a_delta_applied_takes_out_then_puts_in(
+    members: frozenset[str], added: frozenset[str], removed: frozenset[str]
+) -> None:
+    found = SetDelta(added, removed).applied(members)
+    assert found == (members - removed) | added
+    assert type(found) is frozenset
