@@ -20,6 +20,7 @@ from calipy.cni.sites import Site, patiently, result_of, wiring_of
 from calipy.cni.turns import Gate
 from calipy.cni.wires import Connected
 from calipy.cni.wiring import Wiring
+from calipy.conversion.workloads import named_ports
 from calipy.datastore.stores import StoreError
 from calipy.model.endpoints import WorkloadEndpoint
 
@@ -103,7 +104,7 @@ class Additions:
         endpoint = structs.replace(self._site.endpoint(request), mac=wishes.mac)
         if found is not None:
             account, labels = found.pod.spec.service_account_name, found.pod.metadata.labels
-            endpoint = structs.replace(endpoint, service_account=account, labels=labels)
+            endpoint = structs.replace(endpoint, service_account=account, labels=labels, ports=named_ports(found.pod))
         attachment = Attachment(
             network=request.network,
             container_id=request.container_id,

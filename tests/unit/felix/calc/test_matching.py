@@ -13,6 +13,7 @@ from calipy.felix.calc.matching import Matcher, Pattern, Subject
 from calipy.felix.calc.pace import Pace
 from calipy.felix.calc.stats import Stats
 from calipy.resources.selectors import parse
+from tests.effort import examples
 
 LABELS = st.sampled_from([{}, {"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": "2"}])
 OWN = st.sampled_from([{}, {}, {"a": "1"}, {"b": "1"}])
@@ -115,12 +116,8 @@ class AskingMachine(Machine):
 
 TestSorted = Machine.TestCase
 TestAsking = AskingMachine.TestCase
-TestSorted.settings = settings(
-    max_examples=at_effort(quick=15, whole=150, long=1500), stateful_step_count=40, deadline=None
-)
-TestAsking.settings = settings(
-    max_examples=at_effort(quick=8, whole=50, long=500), stateful_step_count=30, deadline=None
-)
+TestSorted.settings = settings(examples(150), stateful_step_count=40)
+TestAsking.settings = settings(examples(50), stateful_step_count=40)
 
 
 def matcher(subjects: int) -> tuple[Matcher[int], Stats]:
