@@ -5,8 +5,8 @@
  *   prober send [--seconds S] [--rate HZ] --pair NAME=ADDRESS:PORT ...
  *       sends to each pair at the rate named before it (an IPv6 address in brackets); after S seconds, or a signal,
  *       waits for answers that may still come (1 s at most) and prints one JSON object
- *   prober hear ADDRESS:PORT ...
- *       answers nothing; after a signal prints a line for each datagram of a teller: the teller's id, number, time
+ *   prober hear [--netns PATH] ADDRESS:PORT ...
+ *       answers nothing, in each network namespace what is named behind it; after a signal prints a line for each datagram of a teller: the teller's id, number, time
  *   prober tell ID [--rate HZ] --pair NAME=ADDRESS:PORT ...
  *       sends to each pair as soon as the kernel lets it, then at an even rate; nobody answers, so each datagram is the
  *       first of its flow. After a signal prints a line for each: number, pair, times before and after its sending
@@ -16,6 +16,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -328,6 +329,13 @@ static int ending(void) {
     return signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static void enter(const char *netns) {
+    int fd = open(netns, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET))
+        die(netns);
+    close(fd);
+}
+
 static int hear(int count, char **targets) {
     struct pollfd waiting[MOST_PAIRS + 1];
     struct heard *all = NULL;
@@ -337,13 +345,19 @@ static int hear(int count, char **targets) {
     ssize_t length;
     int64_t at;
     int ttl;
-    waiting[count] = (struct pollfd){.fd = ending(), .events = POLLIN};
     for (int index = 0; index < count; index++) {
-        socklen_t size = parse_target(targets[index], &address);
+        if (!strcmp(targets[0], "--netns") && count > 2) {
+            enter(targets[1]);
+            targets += 2, count -= 2;
+        }
+        socklen_t size = parse_target(*targets++, &address);
+        if (index == MOST_PAIRS)
+            wrong("that", "so few that they can be heard");
         waiting[index] = (struct pollfd){.fd = open_socket(address.ss_family), .events = POLLIN};
         if (bind(waiting[index].fd, (struct sockaddr *)&address, size))
             die("bind");
     }
+    waiting[count] = (struct pollfd){.fd = ending(), .events = POLLIN};
     say_ready();
     do {
         poll(waiting, (nfds_t)count + 1, -1);
@@ -392,7 +406,7 @@ int main(int count, char **arguments) {
     int telling = count > 3 && !strcmp(arguments[1], "tell");
     if (count == 4 && !strcmp(arguments[1], "echo"))
         echo(arguments[2], atoi(arguments[3]));
-    if (count > 2 && count - 2 <= MOST_PAIRS && !strcmp(arguments[1], "hear"))
+    if (count > 2 && count - 2 <= 3 * MOST_PAIRS && !strcmp(arguments[1], "hear"))
         return hear(count - 2, arguments + 2);
     for (int index = 2 + telling; (telling || (count > 2 && !strcmp(arguments[1], "send"))) && index + 1 < count;
          index += 2)
@@ -405,6 +419,6 @@ int main(int count, char **arguments) {
     if (pair_count)
         return telling ? tell((uint32_t)atoi(arguments[2])) : send_all(seconds);
     fputs("usage: prober echo ADDRESS PORT | send [--seconds S] [--rate HZ] --pair NAME=ADDRESS:PORT ...\n"
-          "       prober hear ADDRESS:PORT ... | tell ID [--rate HZ] --pair NAME=ADDRESS:PORT ...\n", stderr);
+          "       prober hear [--netns PATH] ADDRESS:PORT ... | tell ID [--rate HZ] --pair NAME=ADDRESS:PORT ...\n", stderr);
     return 2;
 }
