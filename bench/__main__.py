@@ -11,7 +11,7 @@ import msgspec
 from bench.namespaces import sweep
 from bench.rows import Row
 
-SUBJECTS = ("dataplane", "cni", "agent", "convergence")
+SUBJECTS = ("dataplane", "calculation", "packets", "cni", "agent", "convergence", "policy")
 _RESULT = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 
 

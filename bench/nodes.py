@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import contextlib
 import os
 import shutil
@@ -10,11 +11,14 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+import calipy
 from calipy.explain import query
 from calipy.explain.report import NodeReport
 from calipy.lab.machines import Machine, Process
 
+T = TypeVar("T")
 _CALIPY = str(Path(sys.executable).with_name("calipy"))
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -25,16 +29,28 @@ ENVIRONMENT = {
 
 
 class Node:
-    """The machine and its agent."""
+    """The machine and its agent. `folder` has the store."""
 
-    def __init__(self, machine: Machine, agent: Process) -> None:
+    name = ENVIRONMENT["NODENAME"]
+
+    def __init__(self, machine: Machine, agent: Process, folder: Path, environment: Mapping[str, str]) -> None:
         self.machine = machine
         self.agent = agent
+        self.folder = folder
+        self._environment = environment
         self._run = Path(f"/proc/{machine.pid}/root/run/calipy")
+
+    async def ask(self, question: str, kind: type[T]) -> T:
+        """What the agent answers. Raises Unanswered."""
+        return await query.ask(self._run / "query.sock", question, kind)
 
     async def status(self) -> NodeReport:
         """What the agent says of itself."""
-        return await query.ask(self._run / "query.sock", "status", NodeReport)
+        return await self.ask("status", NodeReport)
+
+    async def start_agent(self) -> None:
+        """Starts it where it was stopped; doesn't wait for it."""
+        self.agent = await self.machine.spawn("agent", [_CALIPY, "agent"], self._environment)
 
     async def ready(self) -> None:
         """Returns when pods can be attached."""
@@ -64,6 +80,8 @@ class Node:
 @contextlib.asynccontextmanager
 async def node(environment: Mapping[str, str] | None = None) -> AsyncIterator[Node]:
     """A node whose agent is ready; removed at the end."""
+    # As an installed package has it: without it half of an agent's start is compilation.
+    compileall.compile_dir(Path(calipy.__file__).parent, quiet=1)
     folder = Path(tempfile.mkdtemp(prefix="calipy-b", dir="/run"))
     machine = Machine("bench", folder / "m", {"/var/lib/calipy": folder / "store", "/var/lib/calico": folder / "state"})
     try:
@@ -77,8 +95,9 @@ async def node(environment: Mapping[str, str] | None = None) -> AsyncIterator[No
             f"{_CALIPY} install-cni",
         ):
             await machine.run(*command.split())
-        agent = await machine.spawn("agent", [_CALIPY, "agent"], {**ENVIRONMENT, **(environment or {})})
-        made = Node(machine, agent)
+        whole = {**ENVIRONMENT, **(environment or {})}
+        made = Node(machine, machine.process("agent"), folder, whole)
+        await made.start_agent()
         await made.ready()
         yield made
     finally:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from calipy.conversion.nodes import parse_as_number
 from calipy.resources import namespaces, nodes
+from calipy.resources.calipy_configurations import PolicyRecheck
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
@@ -99,6 +100,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALIPY_LOG_LEVEL, or --log-level: debug, info, warning, error; empty = what logSeverityScreen says."""
     log_format: str = "text"
     """CALIPY_LOG_FORMAT, or --log-format: text, json."""
+    policy_recheck: PolicyRecheck | None = None
+    """CALIPY_POLICYRECHECK: Disabled or Enabled, whatever CalipyConfiguration says; None = what that says."""
     sysctl_folder: Path = Path("/proc/sys/net")
     """CALIPY_SYSCTL_ROOT: where net.* can be written."""
 
@@ -265,6 +268,11 @@ def _level(name: str, value: str) -> str:
     return value.lower() if value.lower() in levels else _refuse(name, value, ", ".join(levels))
 
 
+def _policy_recheck(name: str, value: str) -> PolicyRecheck:
+    values: Mapping[str, PolicyRecheck] = {"disabled": "Disabled", "enabled": "Enabled"}
+    return values.get(value.lower()) or _refuse(name, value, "Disabled or Enabled")
+
+
 def _format(name: str, value: str) -> str:
     return value if value in ("text", "json") else _refuse(name, value, "text or json")
 
@@ -290,6 +298,7 @@ _READERS = (
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),
     ("CALIPY_LOG_FORMAT", "log_format", _format),
+    ("CALIPY_POLICYRECHECK", "policy_recheck", _policy_recheck),
     ("CALIPY_SYSCTL_ROOT", "sysctl_folder", _path),
 )
 

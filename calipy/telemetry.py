@@ -31,6 +31,12 @@ class Metrics:
         self.apply_time = Histogram(
             "felix_int_dataplane_apply_time_seconds", "Time of one apply.", registry=self.registry
         )
+        self.policy_programming = Histogram(
+            "calipy_policy_programming_seconds",
+            "Time from the store's delivery of a changed policy to its commit in the kernel.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+            registry=self.registry,
+        )
         self.repairs = Counter(
             "calipy_foreign_changes",
             "Foreign changes of what is ours, noticed and repaired.",
@@ -163,6 +169,8 @@ class Pulse:
 
     def __init__(self) -> None:
         self._began: float | None = None
+        self.began: Callable[[], object] = lambda: None
+        """Told of each turn when it begins."""
         self.ended: Callable[[float], object] = lambda seconds: None
         """Told of each turn how long it was."""
 
@@ -170,6 +178,7 @@ class Pulse:
     def turn(self) -> Iterator[None]:
         """One turn of the loop, from taking work to having done it."""
         began = self._began = time.monotonic()
+        self.began()
         try:
             yield
         finally:

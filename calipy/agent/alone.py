@@ -3,7 +3,6 @@ would touch first is the other's: its sockets, and on kernels without owners of 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -16,21 +15,41 @@ _NAME_MOST = 4096
 log = logging.getLogger("calipy.agent")
 
 
-async def alone(path: Path, tell: Callable[[str], object]) -> int:
-    """Returns once this process has locked `path`: the descriptor that holds the lock, until it is closed or the
-    process ends, however it does (flock(2)). `tell` is told meanwhile who has it. Raises OSError where there can be no
-    such file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while not _locks(descriptor):
-            tell(f"another agent is alive on this node, {_holder(descriptor)}: it holds {path}; waiting for its end")
-            await asyncio.sleep(_AGAIN_S)  # inotify tells of a file's end before its lock is gone
-        _sign(descriptor, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+class Lock:
+    """The lock of one file, once it is had. It lasts until it is closed or the process ends, however it does
+    (flock(2))."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where there can be no such file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._had = False
+
+    def take(self) -> bool:
+        """True once this process has it."""
+        if not self._had and _locks(self._descriptor):
+            self._had = True
+            _sign(self._descriptor, self._path)
+        return self._had
+
+    def holder(self) -> str:
+        """Who has it meanwhile, in a sentence."""
+        who = _holder(self._descriptor)
+        return f"another agent is alive on this node, {who}: it holds {self._path}; waiting for its end"
+
+    def close(self) -> None:
+        """Gives it up."""
+        os.close(self._descriptor)
+
+
+async def alone(lock: Lock, tell: Callable[[str], object]) -> None:
+    """Returns once this process has the lock. `tell` is told meanwhile who has it."""
+    import asyncio  # a quarter of what is imported before the skeleton stands, for what is seldom waited for
+
+    while not lock.take():
+        tell(lock.holder())
+        await asyncio.sleep(_AGAIN_S)  # inotify tells of a file's end before its lock is gone
 
 
 def _locks(descriptor: int) -> bool:

@@ -43,6 +43,7 @@ class Answers:
             "routes": self.routes,
             "endpoints": self.endpoints,
             "sessions": self._sessions,
+            "programmed": self.programmed,
         }
 
     def status(self) -> NodeReport:
@@ -63,6 +64,10 @@ class Answers:
             compiled=self._engine.planner.compiled,
             repairs=self._repairs(),
         )
+
+    def programmed(self) -> Mapping[str, int]:
+        """Kind -> the store's revision up to which the kernel holds everything, but for what it refuses."""
+        return dict(self._dataplane.programmed_revisions)
 
     def routes(self) -> Iterator[RouteReport | None]:
         """All routes that the node wants, by family and prefix, bit by bit: there may be many (`query.Answer`)."""

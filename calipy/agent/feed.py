@@ -38,7 +38,7 @@ class Source(Protocol):
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
 
-WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer")
+WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer", "CalipyConfiguration")
 
 
 def watched() -> tuple[Kind[Any], ...]:
@@ -65,6 +65,8 @@ class Feed(Inputs):
         """Kind -> revision of the last change of any object of it. How far the store has come besides doesn't count: it
         comes further with every write of anybody's."""
         self._listeners: list[Callable[[frozenset[str]], None]] = []
+        self.on_news: Callable[[Sequence[Event], float], object] = lambda events, since_s: None
+        """Told of what moves once in sync, before it is passed on, and when the store delivered it (monotonic)."""
         self.in_sync = asyncio.Event()
         self.pulse = Pulse()
 
@@ -86,6 +88,8 @@ class Feed(Inputs):
     def _hand_on(self, batch: Batch, post: Callable[[Sequence[Event]], object]) -> None:
         events = self._take(batch)
         if events:
+            if self.in_sync.is_set():
+                self.on_news(events, batch.since_s)
             post(events)
         if batch.in_sync:
             self.in_sync.set()

@@ -22,6 +22,7 @@ def publish_kernel(metrics: Metrics, engine: Engine) -> None:
     dataplane, areas = engine.dataplane, engine.areas
     metrics.endpoints.set_function(lambda: len(engine.endpoints.attached))
     engine.calculator.pulse.ended = metrics.calculation_time.observe
+    engine.policy_times.observe = metrics.policy_programming.observe
     metrics.routes.set_function(lambda: len(dataplane.state.routes) if dataplane.state else 0)
     dataplane.pulse.ended = metrics.apply_time.observe
     for name, meaning, attribute in (

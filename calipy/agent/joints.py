@@ -81,14 +81,16 @@ def _refused(error: Refused) -> CniError:
 
 
 class _Round:
-    """Addresses whose flows are looked for together."""
+    """Addresses whose flows are looked for together. One of those who wait leads, the others hear when he ends: all in
+    the same turn of the loop, so that what they do next is shared, too."""
 
-    __slots__ = ("addresses", "done", "error")
+    __slots__ = ("addresses", "done", "error", "led")
 
     def __init__(self) -> None:
         self.addresses: set[str] = set()
         self.done = False
         self.error: OSError | None = None
+        self.led: asyncio.Future[None] | None = None
 
 
 class FlushedFlows:
@@ -107,13 +109,21 @@ class FlushedFlows:
             return
         mine = self._next
         mine.addresses.update(addresses)
-        async with self._turn:
-            if not mine.done:  # whoever began may have been cancelled: then the next of his round does it
-                if self._next is mine:
-                    self._next = _Round()
-                await self._look(mine)
+        while not mine.done:  # whoever led may have been cancelled: then the next of his round does
+            await (asyncio.shield(mine.led) if mine.led is not None else self._lead(mine))
         if mine.error is not None:
             raise mine.error
+
+    async def _lead(self, round_: _Round) -> None:
+        led = round_.led = asyncio.get_running_loop().create_future()
+        try:
+            async with self._turn:
+                if self._next is round_:
+                    self._next = _Round()
+                await self._look(round_)
+        finally:
+            round_.led = None
+            led.set_result(None)
 
     async def _look(self, round_: _Round) -> None:
         loop = asyncio.get_running_loop()

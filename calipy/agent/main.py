@@ -22,6 +22,7 @@ from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
 from calipy.agent.embedded import Embedded
 from calipy.agent.feed import Feed, watched
+from calipy.agent.first import First
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
@@ -70,11 +71,12 @@ class Agent:
         settings: Settings,
         process: Mapping[str, Mapping[str, Value]],
         thread: ThreadPoolExecutor,
+        first: First,
         *,
         log_level: str = "",
     ) -> None:
-        """`process` are Felix's settings from file and environment; `thread` does what blocks; `log_level` holds
-        whatever logSeverityScreen says, empty = that."""
+        """`process` are Felix's settings from file and environment; `thread` does what blocks; `first` is what was done
+        at once; `log_level` holds whatever logSeverityScreen says, empty = that."""
         self.settings = settings
         self.thread = thread
         self.obstacle = _STARTING
@@ -85,9 +87,11 @@ class Agent:
         self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
         self.repairs: Counter[str] = Counter()
         self.live = LiveSettings(settings.node, process)
-        self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
+        self._first = first
+        self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder, nftables=first.nftables)
         monitor = self.engine.monitor
         self.links = WorkloadLinks(self.engine.endpoints, monitor.links, monitor.addresses_of, self._repaired)
+        self.lag = clock.Lag(self.metrics.loop_lag.observe, self.heartbeat)
         self.servers = servers(self.health, self.metrics, self.live)
         self.host_files = HostFiles(thread)
         self._tell_each_other()
@@ -112,9 +116,9 @@ class Agent:
             for server in self.servers:
                 group.create_task(server.run())
             group.create_task(self.host_files.run())
-            group.create_task(clock.measure_lag(self.metrics, self.heartbeat))
-            await self._once(lambda: alone.alone(self._path(alone.FILE), self._hinder))
-            await self.engine.guard()
+            group.create_task(self.lag.run())
+            await alone.alone(await self._once(self._lock), self._hinder)
+            await self._once(self.engine.guard)
             embedded = Embedded(self.settings.datastore, self.thread)
             store = await self._once(embedded.open)
             self.engine.adopt(await self._once(lambda: self.live.read(store)))
@@ -155,6 +159,7 @@ class Agent:
         removals = Removals(site)
         WithoutEffect().follow(feed)
         self._report(mirror, feed, bgp, own)
+        feed.on_news = engine.policy_times.heard
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
         start(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
         start(mirror.run())
@@ -207,6 +212,9 @@ class Agent:
             log.error("%s", reason)
         self.obstacle = reason
 
+    async def _lock(self) -> alone.Lock:
+        return self._first.lock or alone.Lock(self._path(alone.FILE))
+
     async def _attachments(self) -> Attachments:
         return Attachments(self.settings.state_folder / "attachments", self.thread)
 
@@ -214,7 +222,7 @@ class Agent:
 
     def _site(self, store: Store, feed: Feed, allocator: Allocator, attachments: Attachments) -> Site:
         """What CNI's verbs work with."""
-        kernel = Wires(self.settings.sysctl_folder, self.thread)
+        kernel = Wires(self.settings.sysctl_folder)
         self.engine.monitor.own_ports |= kernel.ports
         node = NodeFacts(
             name=self.settings.node,
@@ -264,6 +272,8 @@ class Agent:
         self.health.ready["BGP"], self.health.degraded["BGP"] = bgp.problem, bgp.degradation
         self.health.ready["IPAM"] = lambda: own.problem
         figures.watch_loops(self.health, self.engine, feed, self.heartbeat)
+        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse):
+            self.lag.watch(pulse)
         figures.publish_store(self.metrics, feed, mirror)
 
     # --- what is told on ---
@@ -287,7 +297,9 @@ class Agent:
     def pod_mtu(self) -> int:
         """The MTU that pods get."""
         felix = self.live.current
-        host = mtu.host_mtu(self.engine.monitor.links.values(), felix.mtu_interface_pattern)
+        monitor = self.engine.monitor
+        links = [link for index, link in monitor.links.items() if index not in monitor.workload_links]
+        host = mtu.host_mtu(links, felix.mtu_interface_pattern)
         return mtu.pod_mtu(host, self._pools(), {4: felix.vxlan_mtu, 6: felix.vxlan_mtu_v6})
 
     def _repaired(self, driver: str, reason: str) -> None:

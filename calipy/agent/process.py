@@ -1,21 +1,25 @@
-"""The agent as a process: settings in, signals, exit status out. SIGTERM ends it and removes nothing."""
+"""The agent as a process: settings in, signals, exit status out. SIGTERM ends it and removes nothing.
+
+Half of an agent's start is the import of its parts. `first` comes before that: what is imported at the top of this
+module is what it needs, and no more.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from calipy import logs
-from calipy.agent.live import WarmRestart
-from calipy.agent.main import Agent
-from calipy.node import bootstrap
+from calipy.agent.first import first
 from calipy.resources.felix_configurations import Value, from_file, from_variables
 from calipy.settings import Settings, read
+
+if TYPE_CHECKING:
+    from calipy.agent.main import Agent
 
 log = logging.getLogger("calipy.agent")
 
@@ -27,14 +31,23 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
         style = log_format or settings.log_format
         logs.configure(log_level or settings.log_level or "info", style)
         process = felix_settings(settings)
+        log.info("the agent of node %s starts", settings.node)
+        begun = first(settings, process)
+
+        from calipy.node import bootstrap
+
         for family, pool in settings.pools.items():
             bootstrap.default_pool(family, pool)
     except (OSError, ValueError) as error:
         print(f"calipy agent: {error}", file=sys.stderr)
         return 1
-    log.info("the agent of node %s starts", settings.node)
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    from calipy.agent.main import Agent
+
     with ThreadPoolExecutor(1, "kernel") as thread:
-        agent = Agent(settings, process, thread, log_level=log_level or settings.log_level)
+        agent = Agent(settings, process, thread, begun, log_level=log_level or settings.log_level)
         return asyncio.run(_until_signal(agent))
 
 
@@ -57,6 +70,10 @@ def felix_settings(settings: Settings) -> Mapping[str, Mapping[str, Value]]:
 
 async def _until_signal(agent: Agent) -> int:
     """0 after SIGTERM or SIGINT, and where the settings ask for a warm restart."""
+    import asyncio
+
+    from calipy.agent.live import WarmRestart
+
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,10 +16,11 @@ from calipy.cni.pods import Found, Mark
 from calipy.cni.protocol import Request
 from calipy.cni.removals import Removals
 from calipy.cni.results import Result
-from calipy.cni.sites import Site, patience, result_of, wiring_of
+from calipy.cni.sites import Site, patiently, result_of, wiring_of
 from calipy.cni.turns import Gate
 from calipy.cni.wires import Connected
 from calipy.cni.wiring import Wiring
+from calipy.conversion.workloads import named_ports
 from calipy.datastore.stores import StoreError
 from calipy.model.endpoints import WorkloadEndpoint
 
@@ -41,20 +42,27 @@ class Additions:
         as it should, it gives the same result again. Raises CniError, StoreError, OSError."""
         descriptor = self._judge(request, namespace)
         interface = self._site.interface(request.pod, request.container_id)
-        async with self._site.turn(request.container_id, interface), self._gate.passed():
-            standing = await self._standing(request, descriptor)
-            if standing is not None:
-                return standing
-            wishes, found = await self._wishes(request)
-            demand = self._demand(request, wishes, found)
-            attachment = self._begin(request, wishes, found)
+        async with self._site.turn(request.container_id, interface):
+            place = await self._gate.enter()
             try:
-                return await self._attach(request, attachment, demand, descriptor)
-            except BaseException:
-                await self._roll_back(attachment)
-                raise
+                return await self._add(request, descriptor)
             finally:
-                self._site.adding.discard(attachment.key)
+                self._gate.leave(place)
+
+    async def _add(self, request: Request, namespace: int) -> Result:
+        standing = await self._standing(request, namespace)
+        if standing is not None:
+            return standing
+        wishes, found = await self._wishes(request)
+        demand = self._demand(request, wishes, found)
+        attachment = self._begin(request, wishes, found)
+        try:
+            return await self._attach(request, attachment, demand, namespace)
+        except BaseException:
+            await self._roll_back(attachment)
+            raise
+        finally:
+            self._site.adding.discard(attachment.key)
 
     def _judge(self, request: Request, namespace: int | None) -> int:
         wanted, name = request.configuration.node, self._site.node.name
@@ -96,7 +104,7 @@ class Additions:
         endpoint = structs.replace(self._site.endpoint(request), mac=wishes.mac)
         if found is not None:
             account, labels = found.pod.spec.service_account_name, found.pod.metadata.labels
-            endpoint = structs.replace(endpoint, service_account=account, labels=labels)
+            endpoint = structs.replace(endpoint, service_account=account, labels=labels, ports=named_ports(found.pod))
         attachment = Attachment(
             network=request.network,
             container_id=request.container_id,
@@ -138,12 +146,10 @@ class Additions:
         # The addresses are on record by their handle. Flows of their last holder go before there is a route that would
         # take them to the new one.
         await site.flows.flush(endpoint.addresses)
-        async with patience(endpoint.id, "its policy is not in force"):
-            await site.endpoints.add(endpoint)
+        await patiently(endpoint.id, site.endpoints.add(endpoint), "its policy is not in force")
         connected = await self._connect(wiring_of(attachment, request), namespace)
         endpoint = structs.replace(endpoint, mac=connected.mac)
-        async with patience(endpoint.id, "its host route is not in the kernel"):
-            await site.endpoints.routed(endpoint)
+        await patiently(endpoint.id, site.endpoints.routed(endpoint), "its host route is not in the kernel")
         await self._mark(request, endpoint)
         attachment = structs.replace(attachment, endpoint=endpoint, state="attached")
         site.attachments.put(attachment)

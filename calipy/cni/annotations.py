@@ -33,6 +33,8 @@ class Wishes(Struct, frozen=True, gc=False, kw_only=True):
 def read(pod: Mapping[str, str], namespace: Mapping[str, str]) -> Wishes:
     """The wishes in a pod's annotations; pools and families come from its namespace's where the pod's have none.
     Raises CniError naming annotation, value, reason and remedy."""
+    if not (pod or namespace):
+        return Wishes()
     defaults = {key: namespace[key] for key in (pods.IPV4_POOLS, pods.IPV6_POOLS, pods.IP_FAMILIES) if key in namespace}
     merged = {**defaults, **pod}
     families = _families(merged)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from calipy.model.endpoints import WorkloadEndpoint
 log = logging.getLogger("calipy.cni.attachments")
 
 _ROOM, _PAGE = 1024, 4096
+_SPARES_MOST = 64
 State = Literal["adding", "attached", "leaving"]
 
 
@@ -64,11 +66,13 @@ class Attachments:
     """The records, in memory and on disk."""
 
     def __init__(self, folder: Path, thread: Executor) -> None:
-        """`thread` does what waits for the disk. The folder is made where it is missing."""
+        """`thread` does what waits for the disk. The folder is made where it is missing, and one beside it, with
+        `-spare` to its name, for files that were records."""
         self._folder = folder
         self._thread = thread
         self._known: dict[str, Attachment] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spares = _Spares(folder.with_name(f"{folder.name}-spare"))
         for path in sorted(folder.iterdir()):
             if not path.name.startswith("."):
                 self._load(path)
@@ -106,7 +110,7 @@ class Attachments:
     def remove(self, attachment: Attachment) -> None:
         """Forgets an attachment; fine where there is no record."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._folder / attachment.key)
+            self._spares.take_in(self._path(attachment.key))
         self._known.pop(attachment.key, None)
 
     def _load(self, path: Path) -> None:
@@ -119,20 +123,30 @@ class Attachments:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.error("record %s can't be read (%s): its container's DEL or GC will release what it had", path, error)
             return
+        if attachment.key != path.name:
+            log.error("record %s is %s's, from before a power cut: it is removed", path, attachment.key)
+            path.unlink()
+            return
         self._known[attachment.key] = attachment
 
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{key}"
+
     def _write(self, attachment: Attachment, *, durable: bool) -> None:
-        path = self._folder / attachment.key
+        path = self._path(attachment.key)
         data = _padded(msgspec.json.encode(attachment))
         try:
-            if durable or not _written_in_place(path, data):
-                self._replace(path, data, durable=durable)
+            if durable or not (self._written_new(attachment.key, data) or _written_in_place(path, data)):
+                self._replace(attachment.key, data, durable=durable)
         except OSError as error:
             message = f"record {path} can't be written: {error.strerror}"
             raise CniError(Code.IO_FAILURE, message, "make room or mend that file system, then try again") from error
 
-    def _replace(self, path: Path, data: bytes, *, durable: bool) -> None:
-        new = self._folder / f".{path.name}"
+    def _written_new(self, key: str, data: bytes) -> bool:
+        return key not in self._known and self._spares.give_out(self._path(key), data)
+
+    def _replace(self, key: str, data: bytes, *, durable: bool) -> None:
+        new, path = self._path(f".{key}"), self._path(key)
         try:
             with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(data)
@@ -148,12 +162,60 @@ class Attachments:
             raise
 
 
+class _Spares:
+    """Files that were records, for new ones: ext4 takes 0.2 ms to make a file where others were deleted in the last
+    seconds, and a tenth of that to rename one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder = folder
+        self._paths = [str(path) for path in folder.iterdir()]
+        self._number = max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
+
+    def take_in(self, path: str) -> None:
+        """Removes a record: its file is kept, or deleted where there are enough. Raises FileNotFoundError."""
+        if len(self._paths) < _SPARES_MOST:
+            self._number += 1
+            spare = f"{self._folder}/{self._number}"
+            with contextlib.suppress(OSError):  # there is no room for the new name, or no folder any more
+                os.rename(path, spare)
+                self._paths.append(spare)
+                return
+        os.unlink(path)
+
+    def give_out(self, path: str, data: bytes) -> bool:
+        """Writes a new record with a spare file, whole or not at all; False where there is none."""
+        while self._paths:
+            spare = self._paths.pop()
+            try:
+                _refill(spare, data)
+                os.rename(spare, path)
+            except FileNotFoundError:  # somebody has tidied up
+                continue
+            except OSError:
+                self._paths.append(spare)
+                raise
+            return True
+        return False
+
+
+def _refill(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if os.pwrite(descriptor, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if os.fstat(descriptor).st_size > len(data):
+            os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)
+
+
 def _padded(data: bytes) -> bytes:
     """A record's file has room for what comes to it on its way from `adding` to `leaving`."""
     return data.ljust(-(-len(data) // _ROOM) * _ROOM)
 
 
-def _written_in_place(path: Path, data: bytes) -> bool:
+def _written_in_place(path: str, data: bytes) -> bool:
     """Writes a new record, or over one of the same size, where it fits one page: that is whole or not at all, whoever
     is killed, and needs no room on the disk that the file doesn't have. (A rename over a file makes ext4 write its data
     to the disk, which costs a millisecond or two.)"""

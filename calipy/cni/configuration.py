@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from calipy.cni.errors import CniError, Code
@@ -18,6 +20,8 @@ from calipy.cni.errors import CniError, Code
 MTU_LEAST, MTU_MOST = 68, 65535
 QUEUES_MOST = 4096
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "fatal", "panic")
+_OF_ONE_CONTAINER: Final = ("runtimeConfig", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
+_REMEMBERED: Final = 16
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _FLAGS: Final = {"true": True, "false": False}
 
@@ -55,6 +59,13 @@ def wrong(key: str, value: object, allowed: str, code: Code = Code.INVALID_CONFI
 
 def read(document: Mapping[str, object]) -> Configuration:
     """The configuration in a decoded document, `name` included. Raises CniError (codes 2 and 7)."""
+    return _read(msgspec.json.encode({key: value for key, value in document.items() if key not in _OF_ONE_CONTAINER}))
+
+
+@lru_cache(_REMEMBERED)
+def _read(encoded: bytes) -> Configuration:
+    """All containers of a network come with the same configuration."""
+    document = msgspec.json.decode(encoded, type=dict[str, object])
     _refuse_unsupported(document)
     ipam = section(document, "ipam")
     if (kind := text(ipam, "type", "ipam.type")) not in ("", "calico-ipam", "calipy-ipam"):

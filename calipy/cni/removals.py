@@ -13,7 +13,7 @@ from calipy.cni.attachments import Attachment, leaving
 from calipy.cni.errors import CniError
 from calipy.cni.inputs import AttachmentName
 from calipy.cni.protocol import Request
-from calipy.cni.sites import Site, patience, pod_of
+from calipy.cni.sites import Site, patiently, pod_of
 from calipy.datastore.stores import StoreError
 from calipy.resources.metadata import Refused
 
@@ -89,8 +89,8 @@ class Removals:
         endpoint = attachment.endpoint
         if endpoint is None:
             return
-        async with patience(endpoint.id, "its rules and routes are in the kernel still"):
-            await self._site.endpoints.remove(endpoint.id, endpoint.container_id)
+        removed = self._site.endpoints.remove(endpoint.id, endpoint.container_id)
+        await patiently(endpoint.id, removed, "its rules and routes are in the kernel still")
         link = self._site.kernel.find(endpoint.interface)
         # The pod's next sandbox has a link of the same name. One without an alias is a killed agent's, half made.
         if link is not None and link.alias in (endpoint.container_id, "" if attachment.state == "adding" else None):

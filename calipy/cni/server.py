@@ -200,7 +200,10 @@ async def _deliver(connection: Connection, answer: Answer) -> bool:
         return False
     data = (b"0" if answer.succeeded else b"1") + answer.output
     try:
-        await asyncio.get_running_loop().sock_sendall(connection.raw, data)
+        with contextlib.suppress(BlockingIOError):
+            data = data[connection.raw.send(data) :]
+        if data:
+            await asyncio.get_running_loop().sock_sendall(connection.raw, data)
     except OSError:
         return False
     return True

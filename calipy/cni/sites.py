@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable
 
 from calipy.cni import wiring
 from calipy.cni.attachments import Attachment, Attachments
@@ -12,7 +11,7 @@ from calipy.cni.errors import CniError, Code
 from calipy.cni.needs import Addresses, Endpoints, Flows, Kernel, NodeFacts, Pods
 from calipy.cni.protocol import PodReference, Request
 from calipy.cni.results import Result
-from calipy.cni.turns import Turns
+from calipy.cni.turns import Turn, Turns
 from calipy.cni.wiring import Wiring
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 
@@ -47,12 +46,10 @@ class Site:
         """Keys of those that a repeated ADD has found standing: they are not one caller's alone any more."""
         self.turns = Turns()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, container_id: str, interface: str) -> AsyncIterator[None]:
+    def turn(self, container_id: str, interface: str) -> Turn:
         """One container's requests are served one after another; so are those for one host interface, for a pod's next
         sandbox has the same. Always taken in this order."""
-        async with self.turns.of(f"container {container_id}"), self.turns.of(f"interface {interface}"):
-            yield
+        return self.turns.of(f"container {container_id}", f"interface {interface}")
 
     def interface(self, pod: PodReference | None, container_id: str) -> str:
         """The host interface's name."""
@@ -106,12 +103,11 @@ def result_of(attachment: Attachment, request: Request) -> Result:
     )
 
 
-@contextlib.asynccontextmanager
-async def patience(endpoint: EndpointId, what: str) -> AsyncIterator[None]:
-    """For as long as a runtime waits: then CniError 11 that says `what`."""
+async def patiently(endpoint: EndpointId, work: Awaitable[None], what: str) -> None:
+    """Waits for `work` as long as a runtime waits: then CniError 11 that says `what`."""
     try:
         async with asyncio.timeout(PROGRAMMED_WITHIN_S):
-            yield
+            await work
     except TimeoutError as error:
         message = f"endpoint {endpoint}: {what} after {PROGRAMMED_WITHIN_S:.0f} s"
         raise CniError(Code.TRY_AGAIN, message, "the agent's log says what the kernel refuses") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ LOOPBACK: Final = 1
 _HOST_SETTINGS: Final = {rt.IPV4_PROXY_ARP: 1, rt.IPV4_FORWARDING: 1, rt.IPV4_ROUTE_LOCALNET: 1}
 _FIB_MATCH: Final = 0x2000
 """RTM_F_FIB_MATCH: the answer is the matching route, not the flow's (linux/rtnetlink.h)."""
+_REMEMBERED: Final = 1024
 _ROUTE_HEADER: Final = struct.Struct("=BBBBBBBBI")
 
 
@@ -59,7 +61,7 @@ class Wiring(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def families(self) -> tuple[int, ...]:
         """4, 6 or both."""
-        return tuple(sorted({family_of(address) for address in self.addresses}))
+        return _families(self.addresses)
 
 
 class PodRoute(Struct, frozen=True, gc=False, order=True):
@@ -72,6 +74,11 @@ class PodRoute(Struct, frozen=True, gc=False, order=True):
 def family_of(address: str) -> int:
     """4 or 6."""
     return 6 if ":" in address else 4
+
+
+@lru_cache(_REMEMBERED)
+def _families(addresses: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(sorted({family_of(address) for address in addresses}))
 
 
 def host_interface(prefix: str, pod: PodReference | None, container_id: str) -> str:
@@ -171,8 +178,12 @@ def pod_sysctls(wiring: Wiring) -> tuple[Sysctl, ...]:
 
 def pod_routes(wiring: Wiring) -> tuple[PodRoute, ...]:
     """The pod's routes, in the order in which they can be added."""
+    return _routes(wiring.families)
+
+
+def _routes(families: tuple[int, ...]) -> tuple[PodRoute, ...]:
     routes: list[PodRoute] = []
-    for family in wiring.families:
+    for family in families:
         if family == 4:
             routes.append(PodRoute(f"{GATEWAYS[4]}/32"))
         routes.append(PodRoute(DEFAULT[family], GATEWAYS[family]))
@@ -181,12 +192,17 @@ def pod_routes(wiring: Wiring) -> tuple[PodRoute, ...]:
 
 def pod_settings(wiring: Wiring, index: int) -> tuple[Message, ...]:
     """The pod's end: up, permanent neighbours, routes, addresses; loopback up."""
+    return (*_any_pod(wiring.families, index), *(_address(address, index) for address in wiring.addresses))
+
+
+@lru_cache(_REMEMBERED)
+def _any_pod(families: tuple[int, ...], index: int) -> tuple[Message, ...]:
+    """Pods' ends differ in nothing but their addresses, and hardly in their index."""
     return (
         rt.set_link(LOOPBACK, up=True),
         rt.set_link(index, up=True),
-        *(_neighbour(family, index) for family in wiring.families),
-        *(_route(route, index) for route in pod_routes(wiring)),
-        *(_address(address, index) for address in wiring.addresses),
+        *(_neighbour(family, index) for family in families),
+        *(_route(route, index) for route in _routes(families)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
@@ -94,4 +93,6 @@ def output_option(*formats: str, default: str = "table") -> Callable[[F], F]:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work on an event loop of its own."""
+    import asyncio  # the agent's first act doesn't wait for it
+
     return asyncio.run(work)

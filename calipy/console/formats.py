@@ -35,6 +35,17 @@ def yaml_text(value: object, *, explicit_start: bool = False) -> str:
     return text
 
 
+def flow_text(value: object) -> str:
+    """YAML in one line: `{action: Allow, protocol: TCP}`."""
+    import yaml
+
+    plain = msgspec.json.decode(_encode(value))
+    text: str = yaml.dump(
+        plain, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1 << 16, default_flow_style=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def counted(number: int, noun: str) -> str:
     """`1 node`, `2 nodes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from calipy.resources import pods
 from calipy.resources.pods import Pod
@@ -29,6 +30,7 @@ def pod_addresses(pod: Pod) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache(maxsize=16384)
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_interface(text.strip()).ip)

@@ -184,6 +184,7 @@ _CELLS: dict[str, Cells] = {
         ("MESHENABLED", lambda found: _or_dash(found.spec.node_to_node_mesh_enabled), False),
         ("ASNUMBER", lambda found: _or_dash(found.spec.as_number), False),
     ),
+    "CalipyConfiguration": (("POLICYRECHECK", lambda found: _or_dash(found.spec.policy_recheck), False),),
     "IPReservation": (("CIDRS", lambda found: ",".join(found.spec.reserved_cidrs), True),),
     "IPAMConfiguration": (
         ("STRICTAFFINITY", lambda found: _flag(found.spec.strict_affinity), False),

@@ -16,7 +16,7 @@ from calipy.ctl.stores import location, opened
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(cls=Program, lazy={"ipam": "calipy.ctl.ipam_commands:ipam"})
+@click.group(cls=Program, lazy={"explain": "calipy.ctl.explaining:explain", "ipam": "calipy.ctl.ipam_commands:ipam"})
 @click.option("--datastore", default="", metavar="sqlite:PATH", help="Default: CALIPY_DATASTORE, else a running lab's.")
 @click.pass_context
 def pycalicoctl(ctx: click.Context, datastore: str) -> None:

@@ -23,6 +23,8 @@ class Batch(Struct, frozen=True, gc=False, kw_only=True):
     """Kind's name -> the revision up to which this batch and those before tell all."""
     in_sync: bool
     """True from the first complete listing of all kinds on."""
+    since_s: float = 0.0
+    """When the store delivered the first of it, by the mirror's clock."""
 
 
 class Replica:
@@ -75,12 +77,13 @@ class Replica:
             self._put(kind, stored, relisted=True)
         self._revisions[kind] = revision
 
-    def take(self) -> Batch:
-        """All that waits, as one batch."""
+    def take(self, since_s: float = 0.0) -> Batch:
+        """All that waits, as one batch; the first of it was delivered at `since_s`."""
         events = tuple(sorted(self._waiting.values(), key=lambda event: event.revision))
         self._waiting.clear()
         self._unknown.clear()
-        return Batch(events=events, revisions=MappingProxyType(dict(self._revisions)), in_sync=self.in_sync)
+        revisions = MappingProxyType(dict(self._revisions))
+        return Batch(events=events, revisions=revisions, in_sync=self.in_sync, since_s=since_s)
 
     def _put(self, kind: str, stored: Stored[Any], *, relisted: bool = False) -> None:
         objects, key = self._objects[kind], stored.key

@@ -55,6 +55,8 @@ class Mirror:
         self._connections = {kind.name: Connection(clock()) for kind in self._kinds}
         self._heard = {kind.name: 0 for kind in self._kinds}
         self._news = asyncio.Event()
+        self._since_s = 0.0
+        """When the first of the news came that no batch has told yet."""
 
     async def run(self) -> None:
         """Follows the store until cancelled; a task of the caller's TaskGroup. StoreErrors are retried, for ever."""
@@ -69,7 +71,7 @@ class Mirror:
         while True:
             await self._news.wait()
             self._news.clear()
-            yield self._replica.take()
+            yield self._replica.take(self._since_s)
 
     def current(self, kind: Kind[R]) -> Mapping[Key, Stored[R]]:
         """The newest known objects of a kind, perhaps newer than the last batch. A live view: it changes at awaits."""
@@ -124,7 +126,7 @@ class Mirror:
         missing = self._replica.vanished(kind.name, listed)
         gone = [key for key in missing if await self._is_gone(kind, key)]
         self._replica.replace(kind.name, listed, gone, revision)
-        self._news.set()
+        self._tell()
 
     async def _is_gone(self, kind: Kind[Any], key: Key) -> bool:
         """False for what a listing left out because it can't be decoded: the last good version stays."""
@@ -148,6 +150,11 @@ class Mirror:
         async for event in self._store.watch(kind, since):
             self._heard[kind.name] += 1
             self._replica.apply(kind.name, event)
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._news.is_set():
+            self._since_s = self._clock()
             self._news.set()
 
     def _note(self, kind: Kind[Any], error: str) -> None:

@@ -7,6 +7,7 @@ member can't be set to null: a null member counts as an absent one. Lists are re
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from calipy.resources.metadata import Kind, R
 
@@ -14,14 +15,24 @@ from calipy.resources.metadata import Kind, R
 def difference(old: object, new: object) -> object:
     """The smallest patch that makes `new` of `old`; `{}` when two objects are equal.
     Law: merge(old, difference(old, new)) == new, for values whose objects have no null members."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    patch: dict[str, object] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        if name not in old:
-            patch[name] = value
-        elif not _same(old[name], value):
-            patch[name] = difference(old[name], value)
+    before, after = msgspec.json.encode(old), msgspec.json.encode(new)
+    both = before.startswith(b"{") and after.startswith(b"{")
+    return _between(before, after) if both else msgspec.json.decode(after)
+
+
+def _between(old: bytes, new: bytes) -> dict[str, object]:
+    """Of two objects' texts. What reads alike is not taken apart, and that is most of it; as texts 1, 1.0 and true
+    differ, which Python calls equal."""
+    before, after = _MEMBERS.decode(old), _MEMBERS.decode(new)
+    patch: dict[str, object] = {name: None for name in before if name not in after}
+    for name, value in after.items():
+        was, is_ = bytes(before.get(name, b"")), bytes(value)
+        if was == is_:
+            continue
+        if was.startswith(b"{") and is_.startswith(b"{"):
+            patch |= {name: inner} if (inner := _between(was, is_)) else {}
+        else:
+            patch[name] = msgspec.json.decode(is_)
     return patch
 
 
@@ -41,10 +52,9 @@ def merge(target: object, patch: object) -> object:
 def encode_patch(kind: Kind[R], old: R, new: R) -> dict[str, object]:
     """The patch between two resources of `kind`. A field that is at its default is left out by the encoder, so
     setting one back to its default removes it from the stored text."""
-    before, after = document(old), document(new)
     if not (isinstance(old, kind.type) and isinstance(new, kind.type)):
         raise TypeError(f"a patch of {kind.name} needs two of them, not {type(old).__name__}, {type(new).__name__}")
-    patch = difference(before, after)
+    patch = difference(old, new)
     assert isinstance(patch, dict)  # both are objects
     return patch
 
@@ -54,6 +64,4 @@ def document(value: R) -> dict[str, object]:
     return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, object])
 
 
-def _same(old: object, new: object) -> bool:
-    """Equal as JSON: 1, 1.0 and true differ here, though Python calls them equal."""
-    return old is new or (old == new and msgspec.json.encode(old) == msgspec.json.encode(new))
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])

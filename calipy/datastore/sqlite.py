@@ -109,18 +109,18 @@ class SQLiteStore(Store):
         check_metadata(kind, value)
         accept(kind, value)
         uid, at = str(uuid.uuid4()), self._timestamp()
-        return await self._write(lambda: self._writes.create(kind, value, uid=uid, at=at))
+        return await self._write(kind, lambda: self._writes.create(kind, value, uid=uid, at=at))
 
     async def update(self, kind: Kind[R], old: Stored[R], new: R) -> Stored[R]:
         """Writes the difference; nothing, and no new revision, if there is none. An object whose deletion waits goes
         with its last finalizer. Raises Conflict, NotFound, Refused."""
         accept_change(kind, old.value, new)
         patch = encode_patch(kind, old.value, new)
-        return await self._write(lambda: self._writes.update(kind, old, patch))
+        return await self._write(kind, lambda: self._writes.update(kind, old, patch))
 
     async def delete(self, kind: Kind[R], old: Stored[R]) -> None:
         """Deletes the object, or marks it while it has finalizers. Raises Conflict, NotFound."""
-        await self._write(lambda: self._writes.delete(old, at=self._timestamp()))
+        await self._write(kind, lambda: self._writes.delete(old, at=self._timestamp()))
 
     @property
     def unreadable(self) -> Mapping[Key, str]:
@@ -132,8 +132,9 @@ class SQLiteStore(Store):
         self._watches.close()
         self._connection.close()
 
-    async def _write(self, work: Callable[[], T]) -> T:
+    async def _write(self, kind: Kind[R], work: Callable[[], T]) -> T:
         result = await self._file.patiently(lambda: self._in_transaction(work))
+        self._watches.wrote(kind.name, self._writes.newest)
         ring(self._file.path)
         return result
 
@@ -152,6 +153,7 @@ class SQLiteStore(Store):
     def _in_transaction(self, work: Callable[[], T]) -> T:
         connection = self._current()
         connection.execute("BEGIN IMMEDIATE")
+        self._writes.newest = 0
         try:
             result = work()
             connection.execute("COMMIT")

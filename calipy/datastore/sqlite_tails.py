@@ -58,6 +58,8 @@ class Tail:
         self._connection.execute("BEGIN")
         try:
             (newest,) = self._connection.execute(NEWEST).fetchone()
+            if newest == since:  # a ring for what is told already
+                return Window((), newest, newest, newest)
             (forgotten,) = self._connection.execute(FORGOTTEN).fetchone()
             names = msgspec.json.encode(tuple(kinds)).decode()
             parameters = {"since": since, "kinds": names, "limit": _ROWS_AT_ONCE}

@@ -41,6 +41,13 @@ class Watches:
         finally:
             self._leave(follower)
 
+    def wrote(self, kind: str, revision: int) -> None:
+        """This process has made a revision. Where all before it is told, and nobody follows its kind, nothing need be
+        read to tell of it."""
+        followed = any(follower.kind == kind for follower in self._followers)
+        if self._tail is not None and revision == self._position + 1 and not followed:
+            self._advance(revision)
+
     def close(self) -> None:
         """Ends all watches with Unavailable."""
         self._fail(Unavailable(f"{self._file.path}: this process has closed it"))
@@ -130,9 +137,12 @@ class Watches:
                     follower.push(row)
         if window.revision < window.newest:
             self._again("more", 0)
-        if window.revision > self._position and "bookmark" not in self._timers:
+        self._advance(window.revision)
+
+    def _advance(self, revision: int) -> None:
+        if revision > self._position and "bookmark" not in self._timers:
             self._again("bookmark", self._bookmark_delay_s)
-        self._position = window.revision
+        self._position = revision
 
     def _again(self, timer: str, delay_s: float) -> None:
         self._timers[timer] = asyncio.get_running_loop().call_later(delay_s, self._due, timer)

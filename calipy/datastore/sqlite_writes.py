@@ -25,6 +25,8 @@ class Writes:
         self._connection = connection
         self._history = history
         self._deletions_until_sweep = 0
+        self.newest = 0
+        """The revision that the transaction at work has made, or the last one; whoever begins one sets it to 0."""
 
     def create(self, kind: Kind[R], value: R, *, uid: str, at: str) -> Stored[R]:
         """Raises Exists."""
@@ -98,7 +100,8 @@ class Writes:
             self._connection.execute(sql.NOTE_FORGOTTEN, newest_to_drop)
 
     def _next_revision(self) -> int:
-        return cast(int, self._connection.execute(sql.NEWEST).fetchone()[0]) + 1
+        self.newest = cast(int, self._connection.execute(sql.NEWEST).fetchone()[0]) + 1
+        return self.newest
 
 
 def _text(value: Document, revision: int) -> str:

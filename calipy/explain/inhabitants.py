@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -195,7 +195,7 @@ def _addresses(pod: Pod) -> list[Address]:
         notes.get(pods.POD_IPS, "").split(","),
         [notes.get(pods.POD_IP, "")],
     ):
-        found = [_address(text) for text in texts if text]
+        found = list(_readable(texts))
         if found:
             return found
     return []
@@ -206,12 +206,21 @@ def _node_addresses(node: Node) -> set[Address]:
     names = (nodes.IPV4_ADDRESS, nodes.IPV6_ADDRESS, nodes.VXLAN_ADDRESS, nodes.VXLAN_V6_ADDRESS, nodes.IPIP_ADDRESS)
     texts = [node.metadata.annotations.get(name, "") for name in names]
     texts += [each.address for each in node.status.addresses if each.type in ("InternalIP", "ExternalIP")]
-    return {_address(text) for text in texts if text}
+    return set(_readable(texts))
+
+
+def _readable(texts: Iterable[str]) -> Iterator[Address]:
+    """The addresses among these. What is none counts as not there: agents pass it over, too."""
+    for text in texts:
+        try:
+            yield _address(text.strip())
+        except ValueError:
+            continue
 
 
 @lru_cache(16384)
 def _address(text: str) -> Address:
-    """Of an address, with or without a prefix length."""
+    """Of an address, with or without a prefix length. Raises ValueError."""
     return ipaddress.ip_interface(text).ip
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from calipy.felix.calc.change import Change, NodeState, apply, later, merge
+from calipy.felix.calc.change import Change, NodeState, later, merge, take
 from calipy.felix.ledger import Contradiction, Ledger
 from calipy.felix.objects import Driver, Found, ObjectName, Op, Outcome, Owner
 from calipy.felix.plans import Plan, Planner
@@ -93,6 +93,8 @@ class Dataplane:
         """Called for each repair of a foreign change with the driver's name and what was noticed."""
         self.on_programmed: Callable[[], None] = lambda: None
         """Called when `programmed_revisions` or `refused` may have changed."""
+        self.on_settled: Callable[[Area, Change | None], None] = lambda area, change: None
+        """Called when an area is brought to what is wanted, as far as the kernel lets us, with what was taken in."""
         self.programmed_revisions: Mapping[str, int] = {}
         """Kind -> the store's revision up to which the kernel holds everything, but for what it refuses."""
         self._taken_revisions: Mapping[str, int] = {}
@@ -190,9 +192,10 @@ class Dataplane:
             self._at_work = True
             serial = self._submitted
             with self.pulse.turn():
-                await self._take()
+                change = await self._take()
                 for area in self._areas:
                     await self._settle(area)
+                    self.on_settled(area, change)
             self._applied, self._at_work = serial, False
             self.first_apply.set()
             self._tell()
@@ -200,15 +203,15 @@ class Dataplane:
                 self.programmed_revisions = self._taken_revisions
             self.on_programmed()
 
-    async def _take(self) -> None:
+    async def _take(self) -> Change | None:
         change, self._pending = self._pending, None
         if change is None:
-            return
+            return None
         if self.state is None:
             if change.settings is None:
                 raise RuntimeError("the first change of a dataplane carries settings")
             self.state = NodeState(settings=change.settings)
-        self.state = apply(self.state, change)
+        self.state = take(self.state, change)
         self._taken_revisions = later(self._taken_revisions, change.revisions)
         until = time.monotonic() + SLICE_S
         for area in self._areas:
@@ -218,6 +221,7 @@ class Dataplane:
                 if time.monotonic() >= until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + SLICE_S
+        return change
 
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:

@@ -21,10 +21,10 @@ from calipy.felix.drivers.nftables import NftablesDriver, TableOwned
 from calipy.felix.drivers.routes import RoutesDriver
 from calipy.felix.drivers.sysctls import SysctlsDriver
 from calipy.felix.endpoints import Endpoints
-from calipy.felix.objects import Owner, Put
+from calipy.felix.guard import guard
 from calipy.felix.plans import SYSCTLS_LEFTOVER, RoutePlanner, SysctlPlanner, TunnelPlanner, route_name
+from calipy.felix.policy_times import PolicyTimes
 from calipy.felix.rules.compile import RulesPlanner
-from calipy.felix.rules.statics import skeleton
 from calipy.model.links import Link
 from calipy.model.routes import RouteKey
 from calipy.netlink.socket import NETFILTER, ROUTE, NetlinkSocket
@@ -46,13 +46,15 @@ class Engine:
         sysctls: Path = Path("/proc/sys/net"),
         namespace: int | None = None,
         own_table: bool = True,
+        nftables: NftablesDriver | None = None,
     ) -> None:
         """`process` are Felix's settings from file and environment; `sysctls` is where /proc/sys/net can be written;
-        `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others."""
+        `namespace` is a descriptor, None = this one; `own_table` False leaves our table open to others; `nftables` is a
+        driver that may have taken the table already, None = one is made."""
         self.settings = merge(node, (), {}, process)
         """Those in force."""
         self._socket = NetlinkSocket.open(ROUTE, namespace=namespace)
-        self.nftables = NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
+        self.nftables = nftables or NftablesDriver(NetlinkSocket.open(NETFILTER, namespace=namespace), own=own_table)
         self.links = LinksDriver(self._socket, namespace)
         self.routes = RoutesDriver(self._socket, lambda index: self.monitor.owns_routes(index))
         self.planner = RulesPlanner()
@@ -65,6 +67,8 @@ class Engine:
         self.dataplane = Dataplane(self.areas, thread)
         self.calculator = Calculator(Graph(node, process), self._submit)
         self.dataplane.hold(SYSCTLS_LEFTOVER, "left as it is")
+        self.policy_times = PolicyTimes()
+        self.dataplane.on_settled = self._settled
         self.monitor = Monitor(self._news, self.dataplane.notice, self, self.links, self.settings, namespace)
         self.monitor.own_ports |= {self._socket.port, self.nftables.port}
         self.endpoints = Endpoints(self.calculator, self.dataplane)
@@ -81,20 +85,13 @@ class Engine:
         told = ""
         while True:
             try:
-                fresh = not self.nftables.exists()
-                self.nftables.open()
-                break
+                guard(self.nftables, self.settings)
+                return
             except TableOwned as error:
                 if str(error) != told:
                     told = str(error)
                     log.error("%s; waiting", error.strerror)
                 await asyncio.sleep(_OWNED_RETRY_S)
-        if fresh:
-            owner = Owner("static", "skeleton")
-            puts = tuple(Put(owner, name, value) for name, value in skeleton(self.settings).items())
-            outcome = self.nftables.apply(puts)
-            if outcome.refusals or outcome.resync:
-                raise OSError(f"the kernel refuses the closed skeleton: {outcome.refusals or outcome.resync}")
 
     def adopt(self, settings: FelixSettings) -> None:
         """Settings that hold from the start, FelixConfiguration objects included; before the monitor starts."""
@@ -114,6 +111,10 @@ class Engine:
                 self.dataplane.notice("routes", "removeExternalRoutes was turned on")
             self.on_settings(settings)
         return self.dataplane.submit(change)
+
+    def _settled(self, area: Area, change: Change | None) -> None:
+        if area.driver is self.nftables:
+            self.policy_times.settled(area, change)
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store, StoreError
 from calipy.felix.objects import Owner
+from calipy.felix.rules.origins import policy_id
 from calipy.resources import node_reports
 from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.node_reports import NodeReport, NodeReportStatus
@@ -19,16 +20,11 @@ from calipy.telemetry import Pulse
 log = logging.getLogger("calipy.felix.report")
 
 WRITE_EVERY_S = 1.0
-_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
 
 
 def policy_key(owner: Owner) -> Key | None:
     """The object behind an owner in the kernel; None where it is no policy."""
-    if owner.kind != "policy":
-        return None
-    kind, _, rest = owner.name.partition("/")
-    namespace, _, name = rest.rpartition("/")
-    return Key(_KINDS[kind], name, namespace)
+    return policy_id(owner.name).key if owner.kind == "policy" else None
 
 
 class Reporter:

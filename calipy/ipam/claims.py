@@ -102,12 +102,13 @@ def keeps(pool: IPPool | None, node_labels: Mapping[str, str]) -> bool:
 
 def pool_of(pools: Iterable[IPPool], cidr: str) -> IPPool | None:
     """The pool that a block or address lies in."""
-    network = _network(cidr)
-    for pool in pools:
-        outer = _network(pool.spec.cidr)
-        if outer.version == network.version and network.subnet_of(outer):  # type: ignore[arg-type]
-            return pool
-    return None
+    return next((pool for pool in pools if _lies_in(cidr, pool.spec.cidr)), None)
+
+
+@lru_cache(maxsize=4096)
+def _lies_in(cidr: str, outer: str) -> bool:
+    network, around = _network(cidr), _network(outer)
+    return network.version == around.version and network.subnet_of(around)  # type: ignore[arg-type]
 
 
 def block_of(pool: IPPool, address: str) -> str:

@@ -6,7 +6,6 @@ So a count may be too high after a crash, never too low: whoever releases a hand
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored, StoreError
@@ -103,23 +102,26 @@ class Account:
     def __init__(self, writer: HandleWriter, handle: str) -> None:
         self._writer = writer
         self._handle = handle
-        self._ahead: Counter[str] = Counter()
+        self._ahead: dict[str, int] = {}
 
     async def cover(self, counts: Mapping[str, int]) -> None:
         """Makes sure that at least so many are counted ahead."""
-        missing = Counter({cidr: count - self._ahead[cidr] for cidr, count in counts.items()})
-        missing = +missing
+        ahead = self._ahead
+        missing = {cidr: short for cidr, count in counts.items() if (short := count - ahead.get(cidr, 0)) > 0}
         if missing:
             await self._writer.add(self._handle, missing)
-            self._ahead += missing
+            for cidr, count in missing.items():
+                ahead[cidr] = ahead.get(cidr, 0) + count
 
     def used(self, cidr: str, count: int) -> None:
         """So many of them are held now."""
-        self._ahead -= Counter({cidr: count})
+        self._ahead[cidr] -= count
+        if self._ahead[cidr] <= 0:
+            del self._ahead[cidr]
 
     def forsake(self, cidr: str) -> None:
         """It isn't known whether those of a block were given out: they stay counted, until the handle is released."""
-        del self._ahead[cidr]
+        self._ahead.pop(cidr, None)
 
     async def close(self) -> None:
         """Takes back what wasn't used. Where that fails the handle counts too many, which its release sets right."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct, structs
@@ -213,15 +213,16 @@ ATTEMPT_COLUMNS: Final[Sequence[Column[Attempt]]] = (
 )
 
 
-def reachability(title: str, probes: Sequence[Probe]) -> Matrix:
-    """From whom (rows) to whom (columns); under outside stands what it saw."""
+def reachability(title: str, probes: Sequence[Probe], blocked: Collection[tuple[str, str]] = ()) -> Matrix:
+    """From whom (rows) to whom (columns); under outside stands what it saw. Pairs that are `blocked` should not get
+    through: that is neither well nor ill, but it is ill if one does."""
     cells: dict[tuple[str, str], list[Probe]] = {}
     for probe in probes:
         cells.setdefault((probe.source, probe.target), []).append(probe)
     rows = list(dict.fromkeys(probe.source for probe in probes))
     pods = [name for name in rows if any(probe.target == name for probe in probes)]
     columns = [*pods, *dict.fromkeys(probe.target for probe in probes if probe.target not in pods)]
-    marks = {cell: _mark(found) for cell, found in cells.items()}
+    marks = {cell: _barred(found) if cell in blocked else _mark(found) for cell, found in cells.items()}
     return Matrix(name="reachability", title=title, corner="from \\ to", rows=rows, columns=columns, marks=marks)
 
 
@@ -231,3 +232,8 @@ def _mark(probes: Sequence[Probe]) -> Mark:
         return Mark(good, " ".join(probe.seen or "-" for probe in probes))
     bad = [f"v{probe.family}" for probe in probes if not probe.good]
     return Mark(good, " ".join(bad))
+
+
+def _barred(probes: Sequence[Probe]) -> Mark:
+    through = [f"v{probe.family}" for probe in probes if probe.answered]
+    return Mark(False, f"open {' '.join(through)}") if through else Mark(None, "blocked")

@@ -9,10 +9,12 @@ from typing import Literal
 from msgspec import Struct
 
 from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet
+from calipy.resources.metadata import Key
 from calipy.resources.policy_rules import plain_name
 
 Direction = Literal["ingress", "egress"]
 Action = Literal["allow", "deny", "pass", "log"]
+POLICY_KINDS = {"np": "NetworkPolicy", "gnp": "GlobalNetworkPolicy", "knp": "KubernetesNetworkPolicy"}
 
 
 class PolicyId(Struct, frozen=True, gc=False, order=True):
@@ -25,6 +27,11 @@ class PolicyId(Struct, frozen=True, gc=False, order=True):
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+    @property
+    def key(self) -> Key:
+        """Its object's."""
+        return Key(POLICY_KINDS[self.kind], self.name, self.namespace)
 
 
 class Icmp(Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from calipy.resources import (
     bgp_configurations,
     bgp_peers,
     block_affinities,
+    calipy_configurations,
     cluster_informations,
     endpoint_slices,
     felix_configurations,
@@ -59,6 +60,7 @@ ALL: tuple[Kind[Any], ...] = (
     global_network_sets.KIND,
     profiles.KIND,
     node_reports.KIND,
+    calipy_configurations.KIND,
 )
 BY_NAME = {kind.name: kind for kind in ALL}
 

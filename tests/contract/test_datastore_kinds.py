@@ -30,6 +30,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "IPReservation": {"reservedCIDRs": ["10.244.0.0/28"]},
     "FelixConfiguration": {},
     "BGPConfiguration": {},
+    "CalipyConfiguration": {"policyRecheck": "Enabled"},
     "BGPPeer": {"peerIP": "192.0.2.1", "asNumber": 64512},
     "ClusterInformation": {"clusterGUID": "0123"},
     "NetworkPolicy": {"selector": "all()", "ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}}]},
@@ -48,7 +49,7 @@ OUTSIDE_SPEC: dict[str, dict[str, Any]] = {
     "EndpointSlice": {"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 80}]},
 }
 FUTURE = {"fromTheFuture": {"deep": {"list": [1, {"a": "b"}], "text": "\u00e9"}}}
-SINGLE = ("FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration")
+SINGLE = ("FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration", "CalipyConfiguration")
 
 
 def original(kind: Kind[Any]) -> dict[str, Any]:

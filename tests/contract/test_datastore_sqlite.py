@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -16,10 +17,11 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.sqlite_files import checkpoint, written_at
-from calipy.datastore.stores import Expired, Store, Unavailable
+from calipy.datastore.stores import Exists, Expired, Store, Unavailable
 from calipy.resources import ipam_handles, namespaces
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import ObjectMeta
+from calipy.resources.namespaces import Namespace
 
 HANDLE = ipam_handles.KIND
 
@@ -433,3 +435,65 @@ async def test_it_is_told_when_the_log_was_written(store: Store, sqlite_path: Pa
     await store.create(HANDLE, handle("a"))
     assert written_at(sqlite_path) >= before > 0
     assert written_at(sqlite_path.with_name("none")) == 0
+
+
+def space(name: str) -> Namespace:
+    return Namespace(metadata=ObjectMeta(name=name))
+
+
+async def test_own_writes_of_kinds_that_nobody_follows_are_not_read_again(sqlite_path: Path) -> None:
+    store = await SQLiteStore.open(sqlite_path, bookmark_delay_s=0.01)
+    watch = aiter(store.watch(namespaces.KIND, 0))
+    await store.create(namespaces.KIND, space("one"))
+    await anext(watch)
+    tail = store._watches._tail
+    assert tail is not None
+    said: list[str] = []
+    tail._connection.set_trace_callback(said.append)
+    for name in "abc":
+        written = await store.create(HANDLE, handle(name))
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while (await anext(watch)).revision < written.revision:
+            pass  # bookmarks
+    assert any("SELECT max(" in statement for statement in said)
+    assert not any("LIMIT" in statement for statement in said)
+    await store.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_watch_misses_nothing_whoever_writes_what(sqlite_path: Path, seed: int) -> None:
+    """Own writes and another's, of the kind that is followed and of one that isn't, some refused, some of no effect."""
+    chance = random.Random(seed)
+    mine, others = [await SQLiteStore.open(sqlite_path, bookmark_delay_s=0.01) for _ in range(2)]
+    same = await mine.create(HANDLE, handle("same"))
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for event in mine.watch(namespaces.KIND, 0):
+            if event.object is not None:
+                seen.append(event.object.key.name)
+                if seen[-1] == "last":
+                    return
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        for number in range(40):
+            store = chance.choice([mine, others])
+            match chance.randrange(4):
+                case 0:
+                    await store.create(namespaces.KIND, space(f"s{number}"))
+                case 1:
+                    await store.create(HANDLE, handle(f"h{number}"))
+                case 2:
+                    with pytest.raises(Exists):
+                        await store.create(HANDLE, handle("same"))
+                case _:
+                    await store.update(HANDLE, same, same.value)
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.choice([0, 0, 0.002]))
+        await mine.create(namespaces.KIND, space("last"))
+    wanted = [stored.key.name async for page in mine.list(namespaces.KIND) for stored in page.items]
+    assert sorted(seen) == sorted(wanted)
+    await mine.close()
+    await others.close()

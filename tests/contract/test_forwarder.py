@@ -46,7 +46,7 @@ def forwarder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The binary, built as set-up builds it."""
     built = tmp_path_factory.mktemp("forwarder") / "calipy-cni"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
-    subprocess.run(["gcc", *flags, "-o", built, SOURCE], check=True)
+    subprocess.run(["musl-gcc", *flags, "-o", built, SOURCE], check=True)
     return built
 
 

@@ -5,12 +5,18 @@
  *   prober send [--seconds S] [--rate HZ] --pair NAME=ADDRESS:PORT ...
  *       sends to each pair at the rate named before it (an IPv6 address in brackets); after S seconds, or a signal,
  *       waits for answers that may still come (1 s at most) and prints one JSON object
+ *   prober hear [--netns PATH] ADDRESS:PORT ...
+ *       answers nothing, in each network namespace what is named behind it; after a signal prints a line for each datagram of a teller: the teller's id, number, time
+ *   prober tell ID [--rate HZ] --pair NAME=ADDRESS:PORT ...
+ *       sends to each pair as soon as the kernel lets it, then at an even rate; nobody answers, so each datagram is the
+ *       first of its flow. After a signal prints a line for each: number, pair, times before and after its sending
  *
- * Both print the line `ready` once their sockets are open. Times are CLOCK_MONOTONIC; an answer's is the kernel's.
+ * All print the line `ready` once their sockets are open. Times are CLOCK_MONOTONIC; an answer's is the kernel's.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -31,7 +37,9 @@
 
 struct packet {
     uint32_t magic, number;
-    uint8_t ttl, filler[55];
+    uint8_t ttl, filler[3];
+    uint32_t teller;
+    uint8_t more[48];
 };
 
 struct pair {
@@ -51,6 +59,11 @@ static struct pair pairs[MOST_PAIRS];
 static int pair_count;
 
 static void die(const char *what) { exit((perror(what), 1)); }
+
+static _Noreturn void wrong(const char *text, const char *what) {
+    fprintf(stderr, "prober: %s is not %s\n", text, what);
+    exit(2);
+}
 
 static int64_t nanoseconds(struct timespec time) { return time.tv_sec * SECOND + time.tv_nsec; }
 
@@ -75,8 +88,18 @@ static socklen_t parse_address(const char *host, int port, struct sockaddr_stora
         return memcpy(out, &four, sizeof four), sizeof four;
     if (inet_pton(AF_INET6, host, &six.sin6_addr) == 1)
         return memcpy(out, &six, sizeof six), sizeof six;
-    fprintf(stderr, "prober: %s is no address\n", host);
-    exit(2);
+    wrong(host, "an address");
+}
+
+/* The address in `text`, an IPv6 address in brackets, with its port. */
+static socklen_t parse_target(char *text, struct sockaddr_storage *out) {
+    char *port = strrchr(text, ':'), *end;
+    if (!port)
+        wrong(text, "ADDRESS:PORT");
+    *port++ = 0;
+    if (*text == '[' && (end = strchr(text, ']')))
+        text++, *end = 0;
+    return parse_address(text, atoi(port), out);
 }
 
 static int open_socket(int family) {
@@ -140,15 +163,11 @@ static _Noreturn void echo(const char *host, int port) {
 
 static void add_pair(char *text, double rate) {
     struct pair *pair = &pairs[pair_count];
-    char *host = strchr(text, '='), *port = strrchr(text, ':'), *end;
-    if (!host || !port || port < host || pair_count == MOST_PAIRS || rate <= 0) {
-        fprintf(stderr, "prober: %s is not NAME=ADDRESS:PORT, at a rate above 0\n", text);
-        exit(2);
-    }
-    *host++ = *port++ = 0;
-    if (*host == '[' && (end = strchr(host, ']')))
-        host++, *end = 0;
-    pair->size = parse_address(host, atoi(port), &pair->address);
+    char *target = strchr(text, '=');
+    if (!target || pair_count == MOST_PAIRS || rate <= 0)
+        wrong(text, "NAME=ADDRESS:PORT, at a rate above 0");
+    *target++ = 0;
+    pair->size = parse_target(target, &pair->address);
     pair->name = text;
     pair->fd = open_socket(pair->address.ss_family);
     pair->interval = (int64_t)((double)SECOND / rate);
@@ -281,11 +300,116 @@ static int send_all(double seconds) {
     return 0;
 }
 
+/* --- what is told and heard: each datagram by itself, for whoever knows what should have become of it --- */
+
+struct told {
+    uint32_t pair;
+    int64_t before, after;
+};
+
+struct heard {
+    uint32_t teller, number;
+    int64_t at;
+};
+
+/* The array with room for one more. */
+static void *grown(void *array, size_t count, size_t size) {
+    if (count & (count - 1) || (count && count < 1024))
+        return array;
+    if (!(array = realloc(array, (count ? count * 2 : 1024) * size)))
+        die("realloc");
+    return array;
+}
+
+/* Readable once a signal asks for the end. */
+static int ending(void) {
+    sigset_t ends;
+    sigfillset(&ends);
+    sigprocmask(SIG_BLOCK, &ends, NULL);
+    return signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void enter(const char *netns) {
+    int fd = open(netns, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET))
+        die(netns);
+    close(fd);
+}
+
+static int hear(int count, char **targets) {
+    struct pollfd waiting[MOST_PAIRS + 1];
+    struct heard *all = NULL;
+    struct packet packet;
+    struct sockaddr_storage address, from;
+    size_t found = 0;
+    ssize_t length;
+    int64_t at;
+    int ttl;
+    for (int index = 0; index < count; index++) {
+        if (!strcmp(targets[0], "--netns") && count > 2) {
+            enter(targets[1]);
+            targets += 2, count -= 2;
+        }
+        socklen_t size = parse_target(*targets++, &address);
+        if (index == MOST_PAIRS)
+            wrong("that", "so few that they can be heard");
+        waiting[index] = (struct pollfd){.fd = open_socket(address.ss_family), .events = POLLIN};
+        if (bind(waiting[index].fd, (struct sockaddr *)&address, size))
+            die("bind");
+    }
+    waiting[count] = (struct pollfd){.fd = ending(), .events = POLLIN};
+    say_ready();
+    do {
+        poll(waiting, (nfds_t)count + 1, -1);
+        for (int index = 0; index < count; index++)
+            while ((length = receive(waiting[index].fd, &packet, &ttl, &at, &from)) >= 0 || errno != EAGAIN)
+                if (length == sizeof packet && packet.magic == htonl(MAGIC)) {
+                    all = grown(all, found, sizeof *all);
+                    all[found++] = (struct heard){ntohl(packet.teller), ntohl(packet.number), at};
+                }
+    } while (!waiting[count].revents);
+    for (size_t index = 0; index < found; index++)
+        printf("%u %u %lld\n", all[index].teller, all[index].number, (long long)all[index].at);
+    return 0;
+}
+
+/* One that the kernel refuses wasn't sent: it has no line, and its pair's turn comes again at once. */
+static int tell(uint32_t teller) {
+    struct pollfd waiting = {.fd = ending(), .events = POLLIN};
+    const struct timespec moment = {0, 50000};
+    struct told *all = NULL;
+    uint32_t number = 0;
+    puts("ready"); /* there may be many: none may take the processor from what is tested */
+    fflush(stdout);
+    while (poll(&waiting, 1, 0) == 0) {
+        for (int index = 0; index < pair_count; index++) {
+            struct pair *pair = &pairs[index];
+            struct packet packet = {.magic = htonl(MAGIC), .number = htonl(number), .teller = htonl(teller)};
+            int64_t before = now_of(CLOCK_MONOTONIC);
+            if (before < pair->due
+                || sendto(pair->fd, &packet, sizeof packet, 0, (struct sockaddr *)&pair->address, pair->size) < 0)
+                continue;
+            all = grown(all, number, sizeof *all);
+            all[number++] = (struct told){(uint32_t)index, before, now_of(CLOCK_MONOTONIC)};
+            pair->due = (pair->due ? pair->due : before) + pair->interval;
+        }
+        nanosleep(&moment, NULL);
+    }
+    for (uint32_t index = 0; index < number; index++)
+        printf("%u %s %lld %lld\n", index, pairs[all[index].pair].name, (long long)all[index].before,
+               (long long)all[index].after);
+    return 0;
+}
+
 int main(int count, char **arguments) {
     double seconds = 0, rate = 1000;
+    int telling = count > 3 && !strcmp(arguments[1], "tell");
     if (count == 4 && !strcmp(arguments[1], "echo"))
         echo(arguments[2], atoi(arguments[3]));
-    for (int index = 2; count > 2 && !strcmp(arguments[1], "send") && index + 1 < count; index += 2)
+    if (count > 2 && count - 2 <= 3 * MOST_PAIRS && !strcmp(arguments[1], "hear"))
+        return hear(count - 2, arguments + 2);
+    for (int index = 2 + telling; (telling || (count > 2 && !strcmp(arguments[1], "send"))) && index + 1 < count;
+         index += 2)
         if (!strcmp(arguments[index], "--rate"))
             rate = atof(arguments[index + 1]);
         else if (!strcmp(arguments[index], "--seconds"))
@@ -293,7 +417,8 @@ int main(int count, char **arguments) {
         else if (!strcmp(arguments[index], "--pair"))
             add_pair(arguments[index + 1], rate);
     if (pair_count)
-        return send_all(seconds);
-    fputs("usage: prober echo ADDRESS PORT | send [--seconds S] [--rate HZ] --pair NAME=ADDRESS:PORT ...\n", stderr);
+        return telling ? tell((uint32_t)atoi(arguments[2])) : send_all(seconds);
+    fputs("usage: prober echo ADDRESS PORT | send [--seconds S] [--rate HZ] --pair NAME=ADDRESS:PORT ...\n"
+          "       prober hear [--netns PATH] ADDRESS:PORT ... | tell ID [--rate HZ] --pair NAME=ADDRESS:PORT ...\n", stderr);
     return 2;
 }

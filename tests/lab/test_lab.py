@@ -325,6 +325,13 @@ async def test_the_demonstration_shows_a_complete_matrix_and_leaves_nothing(fold
         assert f"\n{title}\n" in told
     assert "no encapsulation, IPv4 and IPv6" in told
     assert "vxlan-crosssubnet, IPv4 and IPv6" in told
+    ruled = told.partition("under the policy, IPv4 and IPv6; 9 pairs are to be blocked\n")[2].partition("\n\n")[0]
+    assert ruled.count("- blocked") == 9
+    assert {line.split()[0] for line in ruled.splitlines() if "blocked" in line} == {"n1-a", "n2-a", "n3-a", "n2", "n3"}
+    assert "\n$ pycalicoctl explain default/n1-a --from default/n3-a --port 80 --exit-code\n" in told
+    assert "TCP 80, IPv4 and IPv6: DENIED where it arrives\n" in told
+    assert "np/default/friends governs default/n1-a" in told
+    assert "the policy deleted: everybody reaches everybody again" in told
     assert not folder.exists()
     assert traces(folder) == []
 

@@ -12,11 +12,13 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain.report import NodeReport
-from calipy.resources import felix_configurations, ip_pools, nodes
+from calipy.resources import felix_configurations, global_network_policies, ip_pools, nodes
 from calipy.resources.felix_configurations import FelixConfiguration
+from calipy.resources.global_network_policies import GlobalNetworkPolicy
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
 from tests.netns.test_agent_cni import CALIPY, ENVIRONMENT, Node, folder_of_a_test, until
+from tests.unit.resources.objects import made
 
 
 @pytest.fixture
@@ -309,3 +311,41 @@ async def test_a_full_disk_at_start_ends_no_agent(node: Node, of: str) -> None:
     assert (await node.run("cat", "/var/lib/calico/nodename", "/var/lib/calico/mtu")).split() == ["n1", "1500"]
     assert (await node.agent.status()).restarts == 0
     await node.run("cat", "/run/calipy/ready", "/etc/cni/net.d/10-calipy.conflist")
+
+
+async def test_the_time_from_store_to_kernel_is_measured_for_each_policy_that_means_something_here(node: Node) -> None:
+    await node.start(FELIX_PROMETHEUSMETRICSENABLED="true")
+    await node.add("one")
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+
+    async def metrics() -> dict[str, float]:
+        lines = (await get(node, "/metrics", 9091))[1].splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
+
+    def named(name: str, selector: str, *ports: int) -> GlobalNetworkPolicy:
+        rules = [{"action": "Allow", "protocol": "TCP", "destination": {"ports": list(ports)}}]
+        spec = {"selector": selector, "ingress": rules}
+        found: GlobalNetworkPolicy = made(global_network_policies.KIND, spec, name)
+        return found
+
+    count = "calipy_policy_programming_seconds_count"
+    assert (await metrics())[count] == 0
+    kind = global_network_policies.KIND
+    await store.create(kind, named("nobody", "app == 'nobody'", 1))
+    here = [await store.create(kind, named(f"here{number}", "all()", number)) for number in range(1, 4)]
+
+    async def counted(most: int) -> bool:
+        return (await metrics())[count] >= most
+
+    await until(lambda: counted(3), "three policies are programmed")
+    for stored in here:
+        await store.update(kind, stored, named(stored.key.name, "all()", 80))
+    await until(lambda: counted(6), "three changes of them are programmed")
+    table = await node.run("nft", "list", "table", "inet", "calipy")
+    assert table.count("tcp dport 80") == 3
+    found = await metrics()
+    assert found[count] == 6
+    assert 0.0 < found["calipy_policy_programming_seconds_sum"] < 6 * 1.0
+    assert found["calipy_loop_lag_seconds_count"] > 0
+    await store.close()
+    await node.delete("one")

@@ -131,7 +131,7 @@ class Agent:
             for pool in POOLS:
                 with contextlib.suppress(Exception):
                     await self.store.create(ip_pools.KIND, pool)
-            self.kernel = Wires(Path("/proc/sys/net"), thread)
+            self.kernel = Wires(Path("/proc/sys/net"))
             stack.callback(self.kernel.close)
             self.endpoints, flows = Endpoints(self.kernel), Flows()
             stack.callback(self.endpoints.socket.close)

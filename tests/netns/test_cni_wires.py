@@ -6,17 +6,18 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from calipy.cni.deletions import AT_ONCE
 from calipy.cni.differences import first_difference
 from calipy.cni.errors import CniError
 from calipy.cni.wires import Wires
-from calipy.cni.wiring import Wiring
+from calipy.cni.wiring import LOOPBACK, Wiring
 from calipy.netlink import rtnetlink as rt
+from calipy.netlink.messages import Overrun
 from calipy.netlink.socket import ROUTE, NetlinkSocket, inside
 
 V4, V6 = "10.123.0.7", "fd00:7b::7"
@@ -31,15 +32,15 @@ class Node:
 
     def __init__(self, namespace) -> None:
         self.namespace = namespace
-        self.thread = ThreadPoolExecutor(1)
+        self.loop = asyncio.Runner()
         with inside(namespace.fd):
-            self.wires = Wires(Path("/proc/sys/net"), self.thread)
+            self.wires = Wires(Path("/proc/sys/net"))
             self.routes = NetlinkSocket.open(ROUTE)
 
     def within(self, work: Callable[[], Awaitable[object]]):
         """Runs a coroutine with this thread in the node's namespace: /proc/sys/net is the caller's."""
         with inside(self.namespace.fd):
-            return asyncio.run(work())
+            return self.loop.run(work())
 
     def connect(self, plan: Wiring, pod) -> object:
         return self.within(lambda: self.wires.connect(plan, pod.fd))
@@ -68,7 +69,7 @@ class Node:
     def close(self) -> None:
         self.wires.close()
         self.routes.close()
-        self.thread.shutdown()
+        self.loop.close()
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_a_setting_that_cannot_be_written(namespaces, pod, tmp_path):
     try:
         with inside(node.namespace.fd):
             node.wires.close()
-            node.wires = Wires(tmp_path, node.thread)
+            node.wires = Wires(tmp_path)
         with pytest.raises(CniError, match="proxy_delay: No such file"):
             node.connect(PLAN, pod)
         assert node.wires.find("cali123") is None
@@ -228,13 +229,17 @@ def test_a_setting_that_cannot_be_written(namespaces, pod, tmp_path):
         node.close()
 
 
-def test_twenty_at_once_and_gone_together(node, namespaces):
+def many(namespaces, count: int):
     plans = [
         structs.replace(PLAN, interface=f"cali{n}", container_id=f"c{n}", addresses=(f"10.123.1.{n}",), pod_mac="")
-        for n in range(20)
+        for n in range(count)
     ]
-    pods = [namespaces(f"many{n}") for n in range(20)]
-    requests_before = node.wires._deleting_socket.requests_sent
+    return plans, [namespaces(f"many{n}") for n in range(count)]
+
+
+def test_twenty_at_once_and_gone_together(node, namespaces):
+    plans, pods = many(namespaces, 20)
+    deletions = node.wires._deletions
 
     async def life():
         made = await asyncio.gather(*map(node.wires.connect, plans, (pod.fd for pod in pods)))
@@ -242,11 +247,84 @@ def test_twenty_at_once_and_gone_together(node, namespaces):
         await asyncio.gather(*(node.wires.remove(entry.index) for entry in made))
 
     node.within(life)
-    # The first goes alone; those that come while it goes, together: group them, delete the group.
-    assert node.wires._deleting_socket.requests_sent - requests_before == 3
+    assert deletions.requests_sent == 2  # a group is made, and deleted
     assert node.namespace.run("ip", "-br", "link").split()[0] == "lo"
     assert len(node.namespace.run("ip", "-br", "link").splitlines()) == 1
     assert all("eth0" not in pod.run("ip", "link") for pod in pods)
+
+
+def test_who_removes_a_link_does_not_wait_for_those_before(node, namespaces):
+    plans, pods = many(namespaces, AT_ONCE + 6)
+    deletions, order = node.wires._deletions, []
+
+    async def remove(index: int) -> None:
+        await node.wires.remove(index)
+        order.append(index)
+
+    async def life():
+        made = [(await node.wires.connect(plan, pod.fd)).index for plan, pod in zip(plans, pods, strict=True)]
+        async with asyncio.TaskGroup() as group:
+            for index in made:
+                group.create_task(remove(index))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        return made
+
+    made = node.within(life)
+    assert sorted(order) == made
+    assert deletions.requests_sent == AT_ONCE + 2  # those for whom there was no thread went together
+    assert len(node.namespace.run("ip", "-br", "link").splitlines()) == 1
+
+
+def test_a_removed_link_is_gone_before_its_request_returns(node, pod):
+    """The kernel takes two grace periods more, and nobody has to wait for them: its name is free at once."""
+    index = node.connect(PLAN, pod).index
+    found = []
+
+    async def again():
+        await node.wires.remove(index)
+        found.append(
+            (node.wires.find(PLAN.interface), "eth0" in pod.run("ip", "link"), bool(node.wires._deletions._leaving))
+        )
+        return await node.wires.connect(PLAN, pod.fd)
+
+    assert node.within(again).index != index
+    assert found[0][:2] == (None, False)
+    assert found[0][2]  # still under way
+
+
+def test_a_link_that_was_not_told_of_is_gone_when_its_request_returns(node, pod, monkeypatch):
+    monkeypatch.setattr(NetlinkSocket, "receive", overrun)
+    index = node.connect(PLAN, pod).index
+    node.within(lambda: node.wires.remove(index))
+    assert node.wires.find(PLAN.interface) is None
+    assert not node.wires._deletions._leaving
+
+
+def overrun(socket: NetlinkSocket) -> None:
+    raise Overrun
+
+
+def test_a_link_that_the_kernel_does_not_delete_is_named(node, pod):
+    with pytest.raises(CniError, match="links can't be deleted: Operation not supported") as caught:
+        node.within(lambda: node.wires.remove(LOOPBACK))
+    assert caught.value.code == 102
+    index = node.connect(PLAN, pod).index
+    node.within(lambda: node.wires.remove(index))
+
+
+def test_who_waits_for_a_link_may_go(node, pod):
+    index = node.connect(PLAN, pod).index
+
+    async def twice():
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(node.wires.remove(index)) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+        assert (first.cancelled(), second.done()) == (True, True)
+
+    node.within(twice)
+    assert node.wires.find(PLAN.interface) is None
 
 
 def test_what_is_gone_can_be_removed(node, pod):

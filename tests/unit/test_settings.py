@@ -36,6 +36,9 @@ RIGHT: list[tuple[str, str, str, Any]] = [
     ("CALIPY_BGP_HOLD_TIME", "0", "hold_time_s", 0),
     ("NO_DEFAULT_POOLS", "y", "no_default_pools", True),
     ("CALIPY_LOG_LEVEL", "WARNING", "log_level", "warning"),
+    ("CALIPY_POLICYRECHECK", "enabled", "policy_recheck", "Enabled"),
+    ("CALIPY_POLICYRECHECK", "Disabled", "policy_recheck", "Disabled"),
+    ("CALIPY_POLICYRECHECK", "", "policy_recheck", None),
     ("CALIPY_LOG_FORMAT", "json", "log_format", "json"),
     ("FELIX_HEALTHPORT", "1", "felix", {"FELIX_HEALTHPORT": "1"}),
 ]  # fmt: skip
@@ -54,6 +57,7 @@ IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
     ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
+    ("CALIPY_POLICYRECHECK", "true", "Disabled or Enabled"),
     ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
     ("CALIPY_NODE_LABELS", "rack=a b", f"labels: 'a b' can't be the value of a label: {LABEL}, or nothing at all"),
     ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {NAME}"),

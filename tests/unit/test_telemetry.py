@@ -51,6 +51,7 @@ def test_a_counter_is_not_asked_before_somebody_scrapes() -> None:
         "felix_cluster_num_workload_endpoints",
         "felix_calc_graph_update_time_seconds_count",
         "calipy_loop_lag_seconds_bucket",
+        "calipy_policy_programming_seconds_count",
         "process_resident_memory_bytes",
     ],
 )

@@ -16,7 +16,9 @@ from calipy.felix.calc.index import Index, store
 from calipy.felix.calc.next_hops import Resolver
 from calipy.felix.calc.policy_graph import PolicyGraph
 from calipy.felix.calc.routes import View, host_prefix
+from calipy.felix.calc.sets import host_of
 from calipy.felix.calc.settings import FelixSettings
+from calipy.felix.calc.stats import Stats
 from calipy.felix.calc.world import (
     AddressGone,
     AddressSeen,
@@ -32,7 +34,7 @@ from calipy.felix.calc.world import (
     RoutesLearned,
 )
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
-from calipy.model.links import Link
+from calipy.model.links import Link, LinkAddress
 from calipy.model.routes import Route, RouteKey
 from calipy.model.sets import SetKind
 from calipy.model.tunnels import Tunnel
@@ -43,7 +45,7 @@ from calipy.resources.metadata import Key, Resource
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod
 
-_SLICE = 200
+_SLICE = 50
 """Units between two points at which a flush may pause."""
 
 
@@ -68,6 +70,11 @@ class Graph:
     def update(self, events: Iterable[Event]) -> None:
         """Takes events in; they count from the next flush on."""
         self._queue.extend(events)
+
+    @property
+    def stats(self) -> Stats:
+        """What policy has cost so far."""
+        return self._policy.stats
 
     @property
     def idle(self) -> bool:
@@ -176,13 +183,13 @@ class Graph:
                 self._take_link(event.link.index, event.link)
             case LinkGone():
                 self._take_link(event.index, None)
-                index.addresses = {a for a in index.addresses if a.index != event.index}
+                index.drop_addresses(event.index)
             case AddressSeen():
-                index.addresses.add(event.address)
-                dirty.tunnels = True
+                index.put_address(event.address)
+                dirty.tunnels |= self._is_own(event.address)
             case AddressGone():
-                index.addresses.discard(event.address)
-                dirty.tunnels = True
+                index.drop_address(event.address)
+                dirty.tunnels |= self._is_own(event.address)
             case ForeignRoutesRead():
                 if index.put_foreign_routes(event.routes):
                     dirty.view = dirty.all_prefixes = True
@@ -199,9 +206,13 @@ class Graph:
         workload_only = all(name in index.attached_by or name.startswith(index.workload_prefixes) for name in names)
         if not workload_only or number in index.foreign_links:
             dirty.tunnels = dirty.view = dirty.all_prefixes = True
-        elif any(a.index == number and not a.address.startswith("fe80:") for a in index.addresses):
-            # The node's own address on a link with a workload's name: a tunnel's parent.
+        elif any(map(self._is_own, index.addresses_on(number))):
             dirty.tunnels = True
+
+    def _is_own(self, address: LinkAddress) -> bool:
+        """True for the node's own address, wherever it is: a tunnel's parent has it. Workloads' links have others."""
+        mine = self._index.nodes.get(self.node)
+        return mine is not None and any(host_of(own) == address.address for own in mine.addresses.values())
 
     # --- units ---
 
@@ -251,7 +262,7 @@ class Graph:
         found: dict[int, Tunnel] = {}
         for family in (4, 6):
             if tunnels.wanted(index.pools.values(), self._settings, family):
-                tunnel = tunnels.tunnel(self.node, index.nodes, index.links, index.addresses, self._settings, family)
+                tunnel = tunnels.tunnel(self.node, index.nodes, index.links, index.addresses(), self._settings, family)
                 if tunnel is not None:
                     found[family] = tunnel
         self._tunnels = found

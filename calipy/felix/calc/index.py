@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import TypeVar
 
 from calipy.conversion.pods import pod_addresses
-from calipy.felix.calc.local import pod_key
 from calipy.felix.calc.routes import Claims, block_of, host_prefix
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.links import ForeignRoute, Link, LinkAddress
@@ -65,13 +65,12 @@ class Index:
         self.attachments: dict[EndpointId, WorkloadEndpoint] = {}
         self.attached_by: dict[str, set[EndpointId]] = {}
         """Interface name -> endpoints."""
-        self.attached_to: dict[Key, set[EndpointId]] = {}
-        """Pod -> endpoints."""
         self._workloads: dict[str, set[EndpointId]] = {}
         self._learned: dict[str, LearnedRoute] = {}
         self.links: dict[int, Link] = {}
         self.links_by_name: dict[str, Link] = {}
-        self.addresses: set[LinkAddress] = set()
+        self._addresses: dict[int, set[LinkAddress]] = {}
+        """Of each link by its number."""
         self.foreign_routes: frozenset[ForeignRoute] = frozenset()
         self.foreign_links: frozenset[int] = frozenset()
         """Links that foreign routes lead over."""
@@ -127,7 +126,6 @@ class Index:
         old = self.attachments.get(id_)
         store(self.attachments, id_, attachment)
         _move(self.attached_by, id_, old.interface if old else None, attachment.interface if attachment else None)
-        _move(self.attached_to, id_, pod_key(old) if old else None, pod_key(attachment) if attachment else None)
         before = set(map(host_prefix, old.addresses)) if old else set()
         after = set(map(host_prefix, attachment.addresses)) if attachment else set()
         for prefix in before:
@@ -146,6 +144,26 @@ class Index:
         if link is not None:
             self.links_by_name[link.name] = link
         return True
+
+    def put_address(self, address: LinkAddress) -> None:
+        """Takes in an address of a link."""
+        self._addresses.setdefault(address.index, set()).add(address)
+
+    def drop_address(self, address: LinkAddress) -> None:
+        """A link has lost an address."""
+        _move(self._addresses, address, address.index, None)
+
+    def drop_addresses(self, number: int) -> None:
+        """A link has gone with all its addresses."""
+        self._addresses.pop(number, None)
+
+    def addresses(self) -> Iterator[LinkAddress]:
+        """The addresses of all links."""
+        return chain.from_iterable(self._addresses.values())
+
+    def addresses_on(self, number: int) -> Collection[LinkAddress]:
+        """Those of one link."""
+        return self._addresses.get(number, ())
 
     def put_foreign_routes(self, routes: frozenset[ForeignRoute]) -> bool:
         """Takes in the routes of others; True if anything changed."""

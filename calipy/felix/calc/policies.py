@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from calipy.conversion import kubernetes_policies, lists, policies
 from calipy.felix.calc.change import SetKey
-from calipy.model.policies import Direction, Policy, PolicyRule, Profile, Tier, TierBinding
+from calipy.model.policies import Direction, Policy, PolicyId, PolicyRule, Profile, Tier, TierBinding
 from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet, SetKind, net_member
 from calipy.resources.global_network_policies import GlobalNetworkPolicy
 from calipy.resources.kubernetes_network_policies import KubernetesNetworkPolicy
@@ -32,24 +33,48 @@ def rules(found: PolicyResource, direction: Direction) -> Iterator[PolicyRule]:
     return policies.rules(found, direction)
 
 
-def bindings(governing: Iterable[Policy], tiers: Mapping[str, Tier]) -> tuple[TierBinding, ...]:
+class Place(NamedTuple):
+    """Where a policy stands among others, and what of it an endpoint's chains are made of. They sort as they follow
+    each other in a tier."""
+
+    sequence: tuple[float, str]
+    id: PolicyId
+    tier: str
+    ingress: bool
+    egress: bool
+    passing: bool
+
+
+def place(policy: Policy) -> Place:
+    """A policy's place."""
+    return Place(
+        sequence=policy.sequence,
+        id=policy.id,
+        tier=policy.tier,
+        ingress=policy.ingress is not None,
+        egress=policy.egress is not None,
+        passing=any(map(policy.passes, DIRECTIONS)),
+    )
+
+
+def bindings(governing: Iterable[Place], tiers: Mapping[str, Tier]) -> tuple[TierBinding, ...]:
     """The policies that govern an endpoint, tier by tier in their order. Those of a tier that isn't there come last,
     and deny what they don't decide, as in Calico."""
-    by_tier: dict[str, list[Policy]] = {}
-    for policy in sorted(governing, key=lambda policy: (policy.sequence, policy.id)):
-        by_tier.setdefault(policy.tier, []).append(policy)
-    known = [(tiers.get(name) or Tier(name=name, order=0.0, default_action="deny"), name) for name in by_tier]
-    known.sort(key=lambda entry: (entry[1] not in tiers, entry[0].order, entry[1]))
-    return tuple(_binding(tier, by_tier[name]) for tier, name in known)
+    by_tier: dict[str, list[Place]] = {}
+    for each in sorted(governing):
+        by_tier.setdefault(each.tier, []).append(each)
+    known = [tiers.get(name) or Tier(name=name, order=0.0, default_action="deny") for name in by_tier]
+    known.sort(key=lambda tier: (tier.name not in tiers, tier.order, tier.name))
+    return tuple(_binding(tier, by_tier[tier.name]) for tier in known)
 
 
-def _binding(tier: Tier, ordered: list[Policy]) -> TierBinding:
+def _binding(tier: Tier, ordered: list[Place]) -> TierBinding:
     return TierBinding(
         tier=tier.name,
         default_action=tier.default_action,
-        ingress=tuple(policy.id for policy in ordered if policy.ingress is not None),
-        egress=tuple(policy.id for policy in ordered if policy.egress is not None),
-        passing=tuple(policy.id for policy in ordered if any(map(policy.passes, DIRECTIONS))),
+        ingress=tuple(each.id for each in ordered if each.ingress),
+        egress=tuple(each.id for each in ordered if each.egress),
+        passing=tuple(each.id for each in ordered if each.passing),
     )
 
 

@@ -39,7 +39,8 @@ def tunnel(
     if mine is None or family not in mine.addresses or family not in mine.vxlan:
         return None
     local = host_of(mine.addresses[family])
-    parent = next((links[a.index] for a in addresses if a.address == local and a.index in links), None)
+    parents = [links[a.index] for a in addresses if a.address == local and a.index in links]
+    parent = min(parents, key=lambda link: link.index, default=None)
     mtu = settings.vxlan_mtu if family == 4 else settings.vxlan_mtu_v6
     return Tunnel(
         name=DEVICES[family],

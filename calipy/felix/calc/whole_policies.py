@@ -54,7 +54,7 @@ def compute(world: World, families: Sequence[int]) -> Outcome:
         mine = [entry for entry in _profiles(world, selectable.profiles) if entry.ingress or entry.egress]
         in_force.update((policy.id, policy) for policy in governing)
         in_force_profiles.update((entry.name, entry) for entry in mine)
-        bound = policies.bindings(governing, known_tiers)
+        bound = policies.bindings(map(policies.place, governing), known_tiers)
         endpoints[id_] = structs.replace(endpoint, tiers=bound, profiles=tuple(entry.name for entry in mine))
     holders: list[Policy | Profile] = [*in_force.values(), *in_force_profiles.values()]
     specs = {

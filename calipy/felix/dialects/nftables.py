@@ -90,7 +90,7 @@ class Unreadable(ValueError):
 
 
 def render(rule: Rule) -> tuple[bytes, ...]:
-    """A rule's expressions, a counter before its action."""
+    """A rule's expressions, its counter before its action."""
     parts: list[bytes] = []
     family = None
     for match in rule.matches:
@@ -100,7 +100,7 @@ def render(rule: Rule) -> tuple[bytes, ...]:
             family = found
         elif isinstance(match, Family):
             family = None
-    return (*parts, _COUNTER, *_render(rule.action))
+    return (*parts, *((_COUNTER,) if rule.counted else ()), *_render(rule.action))
 
 
 def family_of(match: Match) -> int | None:
@@ -298,16 +298,16 @@ def _nat_flags(ports: tuple[int, int] | None) -> int:
 def parse(expressions: Sequence[nft.Expression], origin: Origin) -> Rule:
     """The neutral rule that these expressions spell. Raises Unreadable."""
     parts = list(expressions)
-    split = next((index for index, part in enumerate(parts) if part.name == "counter"), None)
-    if split is None:
-        raise Unreadable("a rule without a counter")
-    return Rule(tuple(_parse_matches(parts[:split])), _parse_action(parts[split + 1 :]), origin)
+    matches = tuple(_parse_matches(parts))
+    counted = bool(parts) and parts[0].name == "counter"
+    return Rule(matches, _parse_action(parts[int(counted) :]), origin, counted)
 
 
 def _parse_matches(parts: list[nft.Expression]) -> Iterator[Match]:
-    """Each match is loads and a test; a family's test before an address belongs to that address, and to those after."""
+    """Each match is loads and a test; a family's test before an address belongs to that address, and to those after.
+    Leaves the action in `parts`."""
     family = 0
-    while parts:
+    while not _is_action(parts):
         if _is_load(parts[0], nft.META_NFPROTO):
             family = _FAMILIES[_value(parts[1])[0]]
             del parts[:2]
@@ -317,6 +317,19 @@ def _parse_matches(parts: list[nft.Expression]) -> Iterator[Match]:
         found, used = _parse_address(family, parts) if _is_address(parts) else _parse_other(parts)
         yield found
         del parts[:used]
+
+
+_ACTIONS = ("counter", "immediate", "reject", "notrack", "masq", "nat", "log", "limit")
+"""Expressions that no match begins with."""
+
+
+def _is_action(parts: list[nft.Expression]) -> bool:
+    """A map is looked up for an interface, or the mark is loaded so that it can be set, where a match would test."""
+    if not parts:
+        raise Unreadable("a rule without an action")
+    names = [part.name for part in parts[:3]]
+    loads = names[0] == "meta"
+    return names[0] in _ACTIONS or (loads and (names[1:2] == ["lookup"] or names[1:] == ["bitwise", "meta"]))
 
 
 def _is_load(part: nft.Expression, key: int) -> bool:

@@ -8,6 +8,7 @@ and only where there are many the kernel compares, four walks an IPv4 address, i
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from calipy.netlink.socket import NETFILTER, NetlinkSocket, scratch
 
 FEW = 2000
 """Up to so many flows are dumped, some 1 us each, rather than compared by the kernel."""
+_NUMBER = 32
+"""Bytes: a number in /proc is shorter."""
 
 
 class ConntrackError(OSError):
@@ -42,7 +45,7 @@ class Conntrack:
         self._socket = socket
         self._few = few
         self._filtered = filtered or filter_works
-        self._count = sysctls / "netfilter/nf_conntrack_count"
+        self._count = str(sysctls / "netfilter/nf_conntrack_count")
 
     @property
     def idle(self) -> bool:
@@ -60,9 +63,13 @@ class Conntrack:
     def _flows(self) -> int:
         """How many flows this network namespace has; a kernel that doesn't say may have many."""
         try:
-            return int(self._count.read_text())
+            descriptor = os.open(self._count, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return self._few + 1
+        try:
+            return int(os.read(descriptor, _NUMBER))
+        finally:
+            os.close(descriptor)
 
     def _deletions(self, addresses: Sequence[str], flows: int) -> Iterator[tuple[str, Message]]:
         if not flows:

@@ -110,10 +110,14 @@ class NftablesDriver:
         """True if the table is there already."""
         return any(nft.parse_table(body).name == TABLE for body in self._socket.dump(nft.get_tables()))
 
-    def open(self) -> None:
-        """Makes the table or takes it over. Raises TableOwned, and OSError where the kernel has no nf_tables."""
+    def open(self, ops: tuple[Op, ...] = ()) -> None:
+        """Makes the table or takes it over, with these operations in the same transaction. Raises TableOwned, and
+        OSError where the kernel has no nf_tables, or refuses one of them."""
+        if self._opened:
+            return
+        messages = [message for _, message in self._messages(ops, together=True)]
         for flags in (nft.OWNER | nft.PERSIST, 0) if self._own else (0,):
-            refusals = self._socket.batch(nft.batch([nft.table(TABLE, flags)]))
+            refusals = self._socket.batch(nft.batch([nft.table(TABLE, flags), *messages]))
             if not refusals:
                 self._flags, self._opened = flags, True
                 return

@@ -96,7 +96,7 @@ def _parts(
         if _may_pass(binding, direction):
             chain = names.tier_chain(endpoint.interface, direction, number)
             yield chain, Chain(tuple(_passing_tier(binding, direction, of)))
-            rules.append(Rule((), Jump(chain), Origin("visit", f"{binding.tier} {direction}")))
+            rules.append(Rule((), Jump(chain), Origin("visit", f"{binding.tier} {direction}"), counted=False))
             continue
         rules.extend(_visits(binding, direction))
         if binding.default_action == "deny":
@@ -105,7 +105,7 @@ def _parts(
     else:
         for name in endpoint.profiles:
             jump = Jump(names.profile_chain(name, direction))
-            rules.append(Rule((), jump, origins.of_profile_visit(name, direction)))
+            rules.append(Rule((), jump, origins.of_profile_visit(name, direction), counted=False))
         rules.append(Rule((), of.deny, origins.of_no_profile(direction)))
 
 
@@ -116,17 +116,17 @@ def _may_pass(binding: TierBinding, direction: Direction) -> bool:
 def _visits(binding: TierBinding, direction: Direction) -> Iterator[Rule]:
     for policy in binding.policies(direction):
         jump = Jump(names.policy_chain(policy, direction))
-        yield Rule((), jump, origins.of_visit(binding.tier, policy, direction))
+        yield Rule((), jump, origins.of_visit(binding.tier, policy, direction), counted=False)
 
 
 def _passing_tier(binding: TierBinding, direction: Direction, of: Terms) -> Iterator[Rule]:
     """A return, where a policy has passed or where nothing denies at the end, goes on with the next tier."""
     origin = Origin("visit", f"{binding.tier} {direction}")
-    yield Rule((), ClearMark(of.passed), origin)
+    yield Rule((), ClearMark(of.passed), origin, counted=False)
     for policy, visit in zip(binding.policies(direction), _visits(binding, direction), strict=True):
         yield visit
         if policy in binding.passing:
-            yield Rule((Marked(of.passed),), Return(), origin)
+            yield Rule((Marked(of.passed),), Return(), origin, counted=False)
     if binding.default_action == "deny":
         yield Rule((), of.deny, origins.of_tier(binding.tier, direction))
 

@@ -36,12 +36,12 @@ def of_rule(whose: Policy | Profile, direction: Direction, number: int) -> Origi
 
 
 def of_visit(tier: str, policy: PolicyId, direction: Direction) -> Origin:
-    """Of the jump to a policy: its counter is of the packets that no policy before has decided."""
+    """Of the jump to a policy."""
     return Origin("visit", f"{tier}/{policy} {direction}")
 
 
 def of_profile_visit(name: str, direction: Direction) -> Origin:
-    """The same of a profile."""
+    """Of the jump to a profile."""
     return Origin("visit", f"{name} {direction}")
 
 

@@ -44,7 +44,9 @@ from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS,
 
 _IPIP, _TCP, _UDP, _ICMPV6 = 4, 6, 17, 58
 _RAW, _FROM_WORKLOAD, _FILTER, _SOURCE_NAT = -300, -1, 0, 100
-_ESTABLISHED = Rule((ConnectionState(("established", "related")),), Accept(), Origin("static", "established"))
+_ESTABLISHED = Rule(
+    (ConnectionState(("established", "related")),), Accept(), Origin("static", "established"), counted=False
+)
 _WAYS: tuple[tuple[Direction, str], ...] = (("in", names.FROM_WORKLOAD), ("out", names.TO_WORKLOAD))
 _FORWARD_FROM = Hook(type="filter", hook="forward", priority=_FROM_WORKLOAD)
 _FORWARD = Hook(type="filter", hook="forward", priority=_FILTER)
@@ -54,7 +56,9 @@ _DISCOVERY = tuple(
     Rule((Protocol(_ICMPV6), IcmpType(first, last)), Accept(), Origin("static", "neighbour discovery"))
     for first, last in ((130, 133), (135, 136))
 )
-_WORKLOAD_TO_HOST = Chain((*_DISCOVERY, Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host"))))
+_WORKLOAD_TO_HOST = Chain(
+    (*_DISCOVERY, Rule((), Jump(names.FROM_WORKLOAD), Origin("static", "workload to host"), counted=False))
+)
 """Neighbour discovery and multicast listener messages pass (ICMPv6 130 to 133, 135, 136, as in Calico); the rest goes
 the endpoint's way. What that lets through is then subject to defaultEndpointToHostAction."""
 
@@ -107,7 +111,7 @@ def _dispatch(dispatch: str, direction: Direction, settings: FelixSettings) -> C
     return Chain(
         (
             *_insane(direction, settings),
-            Rule((), Dispatch(names.map_of(dispatch), direction), Origin("static", "dispatch")),
+            Rule((), Dispatch(names.map_of(dispatch), direction), Origin("static", "dispatch"), counted=False),
             Rule((), deny(settings), Origin("static", "unknown interface")),
         )
     )
@@ -140,7 +144,7 @@ def _judged(direction: Direction, chain: str, hook: Hook, settings: FelixSetting
     """A base chain that judges packets from workloads, or to them. What one accepts goes on to the other: each has the
     last word on its own side, and no chain of one side leads into the other's."""
     origin = Origin("static", "workload to host" if chain == names.WORKLOAD_TO_HOST else "workload")
-    jumps = (Rule((match,), Jump(chain), origin) for match in _workloads(settings, direction))
+    jumps = (Rule((match,), Jump(chain), origin, counted=False) for match in _workloads(settings, direction))
     return Chain((_ESTABLISHED, *jumps), hook)
 
 
@@ -202,7 +206,7 @@ def _translations(matches: tuple[Match, ...], settings: FelixSettings, family: i
 def _postrouting(state: NodeState) -> Chain:
     """After outgoing NAT: what this node itself sends into a tunnel carries the tunnel's address, or no answer would
     come back through it."""
-    rules = [Rule((), Jump(names.NAT_OUTGOING), Origin("static", "outgoing"))]
+    rules = [Rule((), Jump(names.NAT_OUTGOING), Origin("static", "outgoing"), counted=False)]
     for tunnel in state.tunnels.values():
         rules.append(
             Rule(

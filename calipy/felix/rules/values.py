@@ -213,6 +213,8 @@ class Rule(Struct, frozen=True, gc=False):
     matches: tuple[Match, ...]
     action: Action
     origin: Origin
+    counted: bool = True
+    """Whether the kernel counts what it is for. That costs each packet, and says nothing where a rule only leads on."""
 
 
 class Hook(Struct, frozen=True, gc=False, kw_only=True):

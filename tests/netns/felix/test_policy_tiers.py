@@ -132,10 +132,10 @@ def counters(node: Any) -> Counter[str]:
     with NetlinkSocket.open(NETFILTER, namespace=node.host.fd) as netfilter:
         for body in netfilter.dump(nft.get_rules("calipy")):
             record = nft.parse_rule(body)
-            (counter,) = [part for part in record.expressions if part.name == "counter"]
             told = dialect.origin_of(record.user_data)
             decider = origins.decider(told, node.engine.dataplane.state)
             if decider is not None:
+                (counter,) = [part for part in record.expressions if part.name == "counter"]
                 found[text(decider)] += nla.as_be64(nla.attributes(counter.data)[2])
     return found
 

@@ -41,8 +41,9 @@ class News:
         stored = Stored(key=kind.key(value), uid="", revision=self.revision, value=value)
         self._waiting.append(StoreEvent(type="deleted", revision=self.revision, object=stored))
 
-    def flush(self, *, in_sync: bool = True, **revisions: int) -> None:
-        self._batches.append(Batch(events=tuple(self._waiting), revisions=revisions, in_sync=in_sync))
+    def flush(self, *, in_sync: bool = True, since_s: float = 0.0, **revisions: int) -> None:
+        events = tuple(self._waiting)
+        self._batches.append(Batch(events=events, revisions=revisions, in_sync=in_sync, since_s=since_s))
         self._waiting.clear()
 
     async def batches(self) -> AsyncIterator[Batch]:
@@ -101,6 +102,18 @@ async def test_what_is_right_is_passed_on_in_the_stores_order_and_bookmarks_with
     ]
     assert follower.feed.in_sync.is_set()
     assert follower.feed.node() is not None
+
+
+async def test_who_measures_hears_when_the_store_delivered_what_moves_once_in_sync(follower: Follower) -> None:
+    heard: list[tuple[list[str], float]] = []
+    follower.feed.on_news = lambda events, since_s: heard.append((brief(list(events)), since_s))
+    follower.news.put(NODE, "n1", {})
+    follower.news.flush(since_s=1.0)
+    await follower.feed.run(lambda events: None)
+    follower.news.put(NODE, "n2", {})
+    follower.news.flush(since_s=2.0)
+    await follower.feed.run(lambda events: None)
+    assert heard == [(["put Node/n2 2"], 2.0)]
 
 
 async def test_a_bad_object_is_refused_and_told_and_its_last_good_version_stays(follower: Follower) -> None:

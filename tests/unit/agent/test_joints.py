@@ -81,3 +81,23 @@ async def test_where_there_are_no_flows_nobody_waits(thread: ThreadPoolExecutor)
     table.idle = True
     await FlushedFlows(table, thread).flush(["a"])
     assert table.looks == []
+
+
+async def test_all_of_a_round_go_on_in_the_same_turn(thread: ThreadPoolExecutor) -> None:
+    table = Table()
+    flows, turn, ended = FlushedFlows(table, thread), 0, []
+
+    async def flush(name: str) -> None:
+        await flows.flush([name])
+        ended.append(turn)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(flush("first"))
+        await asyncio.sleep(0)
+        waiting = [group.create_task(flush(name)) for name in "abcdef"]
+        await asyncio.sleep(0)
+        table.may.set()
+        while not all(task.done() for task in waiting):
+            turn += 1
+            await asyncio.sleep(0)
+    assert len(set(ended[1:])) <= 2  # who led, and the others

@@ -28,7 +28,7 @@ from calipy.datastore.stores import Unavailable
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.netlink.rtnetlink import Link
 from calipy.resources.metadata import ObjectMeta
-from calipy.resources.pods import Pod
+from calipy.resources.pods import Container, ContainerPort, Pod, PodSpec
 
 BLOCK = ipaddress.ip_network("10.0.0.0/29")
 BLOCK6 = ipaddress.ip_network("fd00::/125")
@@ -246,8 +246,15 @@ class Pods(Part):
         await self.world.step("pod", store=True)
         if self.world.no_pods:
             return None
-        meta = ObjectMeta(name=reference.name, namespace=reference.namespace, annotations=self.world.annotations)
-        return Found(pod=Pod(metadata=meta), namespace_labels={"team": "a"})
+        meta = ObjectMeta(
+            name=reference.name,
+            namespace=reference.namespace,
+            annotations=self.world.annotations,
+            labels={"app": "web"},
+        )
+        ports = (ContainerPort(container_port=80, name="http"),)
+        spec = PodSpec(service_account_name="robot", containers=(Container(ports=ports),))
+        return Found(pod=Pod(metadata=meta, spec=spec), namespace_labels={"team": "a"})
 
     async def mark(self, reference: PodReference, mark: Mark, annotations: Mapping[str, str]) -> bool:
         await self.world.step("mark", store=True)

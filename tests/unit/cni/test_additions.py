@@ -8,6 +8,7 @@ from calipy.cni import sites
 from calipy.cni.errors import CniError, Code
 from calipy.cni.results import Result
 from calipy.datastore.stores import Unavailable
+from calipy.model.selectables import NamedPort
 
 STEPS = ["pod", "draw", "flush", "endpoint", "link", "route", "mark"]
 EFFECTS = ["draw!", "endpoint!", "link!", "route!", "mark!"]
@@ -29,6 +30,13 @@ async def test_order_and_result(world):
     assert [entry.state for entry in world.attachments] == ["attached"]
     assert world.pods["shop/web"].annotations()["cni.projectcalico.org/podIPs"] == "10.0.0.0/32,fd00::/128"
     assert next(iter(world.endpoints.values())).mac == "02:00:00:00:00:01"
+
+
+async def test_an_endpoint_is_governed_by_what_its_pod_said_when_it_was_read(world):
+    await world.add()
+    endpoint = next(iter(world.endpoints.values()))
+    assert (endpoint.labels, endpoint.service_account) == ({"app": "web"}, "robot")
+    assert endpoint.ports == (NamedPort("http", 6, 80),)
 
 
 @pytest.mark.parametrize("step", STEPS + EFFECTS)

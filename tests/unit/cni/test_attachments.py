@@ -1,6 +1,7 @@
 """Records of attachments."""
 
 import resource
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -126,3 +127,69 @@ def test_on_a_full_disk_the_former_record_stays(tmp_path, thread):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [(entry.state, entry.mtu) for entry in Attachments(tmp_path, thread)] == [("adding", 1440)]
     assert [path.name for path in tmp_path.iterdir()] == ["net@c1@eth0"]
+
+
+def test_the_file_of_a_record_that_went_is_the_next_ones(tmp_path, thread):
+    records = Attachments(tmp_path / "a", thread)
+    records.put(replace(ONE, endpoint=replace(ENDPOINT, labels={"note": "x" * 2000})))
+    held = tmp_path / "held"
+    held.hardlink_to(tmp_path / "a" / "net@c1@eth0")  # its inode stays taken
+    records.remove(ONE)
+    assert list((tmp_path / "a").iterdir()) == []
+    two = replace(ONE, container_id="c2")
+    records = Attachments(tmp_path / "a", thread)  # another process finds it, too
+    records.put(two)
+    assert (tmp_path / "a" / "net@c2@eth0").samefile(held)
+    assert list(Attachments(tmp_path / "a", thread)) == [two]
+
+
+def test_so_many_spare_files_are_kept_and_no_more(tmp_path, thread):
+    records = Attachments(tmp_path / "a", thread)
+    many = [replace(ONE, container_id=f"c{number}") for number in range(80)]
+    for entry in many:
+        records.put(entry)
+    for entry in many:
+        records.remove(entry)
+    assert len(list((tmp_path / "a-spare").iterdir())) == 64
+    assert list((tmp_path / "a").iterdir()) == []
+    for entry in many:
+        records.put(entry)
+    assert list((tmp_path / "a-spare").iterdir()) == []
+    assert {entry.container_id for entry in Attachments(tmp_path / "a", thread)} == {f"c{n}" for n in range(80)}
+
+
+def test_who_tidies_up_spare_files_does_no_harm(tmp_path, thread):
+    records = Attachments(tmp_path / "a", thread)
+    records.put(ONE)
+    records.remove(ONE)
+    shutil.rmtree(tmp_path / "a-spare")
+    records.put(ONE)
+    assert list(Attachments(tmp_path / "a", thread)) == [ONE]
+    shutil.rmtree(tmp_path / "a-spare")
+    records.remove(ONE)
+    assert list(Attachments(tmp_path / "a", thread)) == list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_spare_file_that_cannot_be_filled_stays_one(tmp_path, thread):
+    records = Attachments(tmp_path / "a", thread)
+    records.put(ONE)
+    records.remove(ONE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(CniError, match="can't be written: No space left"):
+            records.put(replace(ONE, endpoint=replace(ENDPOINT, labels={"note": "x" * 2000})))
+        records.put(ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(Attachments(tmp_path / "a", thread)) == [ONE]
+    assert list((tmp_path / "a-spare").iterdir()) == []
+
+
+def test_a_record_under_anothers_name_is_a_power_cuts(tmp_path, thread, caplog):
+    """The new name was on the disk already, the new content wasn't."""
+    records = Attachments(tmp_path / "a", thread)
+    records.put(ONE)
+    (tmp_path / "a" / "net@c1@eth0").rename(tmp_path / "a" / "net@c2@eth0")
+    assert list(Attachments(tmp_path / "a", thread)) == list((tmp_path / "a").iterdir()) == []
+    assert "net@c2@eth0 is net@c1@eth0's, from before a power cut" in caplog.text

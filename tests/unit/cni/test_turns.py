@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from calipy.cni.turns import Gate, Turns
 
 
@@ -43,31 +45,92 @@ async def test_who_leaves_the_queue_leaves_nothing():
     assert len(turns) == 0
 
 
+async def test_two_keys_are_held_together_and_let_go_together():
+    turns, order = Turns(), []
+
+    async def work(name, *keys):
+        async with turns.of(*keys):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, turns.of("a"):
+        group.create_task(work("b and a", "b", "a"))
+        await asyncio.sleep(0)
+        group.create_task(work("b", "b"))
+        group.create_task(work("c twice", "c", "c"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert order == ["c twice"]
+    assert order == ["c twice", "b and a", "b"]
+    assert len(turns) == 0
+
+
+@pytest.mark.parametrize("turns_of_the_loop", range(4))
+async def test_who_is_cancelled_as_its_turn_comes_passes_it_on(turns_of_the_loop):
+    turns, order = Turns(), []
+
+    async def work(name):
+        async with turns.of("a", name):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        async with turns.of("a"):
+            first = group.create_task(work("first"))
+            group.create_task(work("second"))
+            await asyncio.sleep(0)
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        first.cancel()
+    assert order[-1] == "second"
+    assert len(turns) == 0
+
+
+async def test_who_goes_while_it_waits_for_its_second_key_lets_go_of_the_first():
+    turns = Turns()
+    async with asyncio.TaskGroup() as group, turns.of("b"):
+        waiting = group.create_task(turns.of("a", "b").__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+    async with asyncio.timeout(1), turns.of("a", "b"):
+        pass
+
+
 async def _enter(gate, name, inside, go):
-    async with gate.passed():
+    place = await gate.enter()
+    try:
         inside.append(name)
         await go.wait()
+    finally:
+        gate.leave(place)
 
 
-async def test_a_gate_lets_a_few_in_at_a_time_in_their_order():
+async def _turn_over():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_gate_lets_a_group_in_when_the_one_before_is_out():
     gate, inside = Gate(2, 30), []
     gates = {name: asyncio.Event() for name in "abcd"}
     async with asyncio.TaskGroup() as group:
         for name, go in gates.items():
             group.create_task(_enter(gate, name, inside, go))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert inside == ["a", "b"]
-        gates["b"].set()
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await _turn_over()
+        assert inside == ["a"]  # nobody else was there yet
+        gates["a"].set()
+        await _turn_over()
         assert inside == ["a", "b", "c"]
-        for go in gates.values():
-            go.set()
-    assert inside == ["a", "b", "c", "d"]
+        gates["c"].set()
+        await _turn_over()
+        assert inside == ["a", "b", "c"]
+        gates["b"].set()
+        await _turn_over()
+        assert inside == ["a", "b", "c", "d"]
+        gates["d"].set()
+    await _enter(gate, "e", inside, gates["d"])
+    assert inside[-1] == "e"
 
 
-async def test_one_who_is_stuck_inside_keeps_nobody_out_for_long():
+async def test_a_group_that_is_stuck_inside_keeps_nobody_out_for_long():
     gate, inside, go = Gate(1, 0.001), [], asyncio.Event()
     async with asyncio.TaskGroup() as group:
         stuck = group.create_task(_enter(gate, "stuck", inside, go))
@@ -79,16 +142,22 @@ async def test_one_who_is_stuck_inside_keeps_nobody_out_for_long():
             await _enter(gate, "another", inside, done)
         assert inside == ["stuck", "next", "another"]
         stuck.cancel()
+    async with asyncio.timeout(1):
+        await _enter(gate, "last", inside, done)
 
 
-async def test_who_leaves_a_gates_queue_leaves_no_place_taken():
+@pytest.mark.parametrize("turns_of_the_loop", range(4))
+async def test_who_leaves_a_gates_queue_leaves_no_place_taken(turns_of_the_loop):
     gate, inside, go = Gate(1, 30), [], asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(_enter(gate, "first", inside, go))
         await asyncio.sleep(0)
         waiting = group.create_task(_enter(gate, "second", inside, go))
         await asyncio.sleep(0)
-        waiting.cancel()
         go.set()
-    await _enter(gate, "third", inside, go)
-    assert inside == ["first", "third"]
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        waiting.cancel()
+    async with asyncio.timeout(1):
+        await _enter(gate, "third", inside, go)
+    assert (inside[0], inside[-1]) == ("first", "third")

@@ -84,11 +84,13 @@ def endpoint(orchestrator: str, **more: Any) -> WorkloadEndpoint:
 
 
 def test_a_workload_of_this_node_has_what_cni_gave_it() -> None:
-    found = endpoint("k8s", namespace="shop", labels={"app": "web"}, service_account="robot")
+    http = NamedPort("http", 6, 80)
+    found = endpoint("k8s", namespace="shop", labels={"app": "web"}, service_account="robot", ports=(http,))
     assert workloads.endpoint(found, finished=False) == Selectable(
         labels={**OF_A_POD, "app": "web", "projectcalico.org/serviceaccount": "robot"},
         profiles=("kns.shop", "ksa.shop.robot"),
         nets=("10.0.0.9",),
+        ports=(http,),
     )
     assert workloads.endpoint(found, finished=True).nets == ()
 

@@ -511,3 +511,20 @@ async def test_a_write_that_loses_against_another_is_tried_again_but_not_for_eve
             await write(store, "apply", [configuration(64515)], said.append)
     finally:
         await store.close()
+
+
+def test_calipys_own_settings_come_and_go(ctl: Ctl) -> None:
+    document = """
+apiVersion: calipy.io/v1alpha1
+kind: CalipyConfiguration
+metadata: {name: node.n1}
+spec: {policyRecheck: %s}
+"""
+    assert ctl("apply", "-f", "-", stdin=document % "Enabled").exit_code == 0
+    printed = [line.split() for line in ctl("get", "calipyconfig").stdout.splitlines()]
+    assert printed == [["NAME", "POLICYRECHECK"], ["node.n1", "Enabled"]]
+    wrong = ctl("apply", "-f", "-", stdin=document % "Sometimes")
+    assert wrong.exit_code == 1
+    assert "CalipyConfiguration/node.n1 is refused:\n  spec.policyRecheck 'Sometimes': " in wrong.stderr
+    assert ctl("delete", "calipyconfig", "node.n1").exit_code == 0
+    assert len(ctl("get", "calipyconfig").stdout.splitlines()) <= 1

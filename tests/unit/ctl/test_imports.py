@@ -24,3 +24,13 @@ def test_get_has_neither_network_nor_terminal_nor_yaml(store_path: Path) -> None
         f"pycalicoctl(['--datastore', 'sqlite:{store_path}', 'get', 'ippools'], standalone_mode=False)"
     )
     assert imported(code) & {"aiohttp", "pyroute2", "exabgp", "rich", "yaml", "prometheus_client"} == set()
+
+
+def test_explain_has_neither_network_nor_terminal(store_path: Path) -> None:
+    code = (
+        "from calipy.ctl.main import pycalicoctl\n"
+        f"pycalicoctl(['--datastore', 'sqlite:{store_path}', 'explain', '192.0.2.1', '--to', '192.0.2.2',"
+        " '--port', '1'], standalone_mode=False)\n"
+        "assert not [name for name in sys.modules if name.startswith(('calipy.netlink', 'calipy.felix.drivers'))]"
+    )
+    assert imported("import sys\n" + code) & {"aiohttp", "pyroute2", "exabgp", "rich", "prometheus_client"} == set()

@@ -26,6 +26,7 @@ class World:
         self.unreadable: set[Key] = set()
         self.revision = 1
         self.calls: list[str] = []
+        self.now_s = 7.0
         self.list_failures: list[Exception] = []
         self._watches: dict[str, asyncio.Queue[Event[Any] | Exception]] = {}
 
@@ -101,7 +102,7 @@ def pauses() -> Pauses:
 @asynccontextmanager
 async def running(world: World, pauses: Pauses, *kinds: Kind[Any]) -> AsyncIterator[Mirror]:
     mirror = Mirror(
-        cast(Store, world), kinds or (NAMESPACE,), sleep=pauses.sleep, jitter=lambda: 1.0, clock=lambda: 7.0
+        cast(Store, world), kinds or (NAMESPACE,), sleep=pauses.sleep, jitter=lambda: 1.0, clock=lambda: world.now_s
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(mirror.run())
@@ -130,6 +131,21 @@ async def test_the_first_batch_is_what_is_there_and_later_ones_what_happens(worl
         assert told(await anext(batches)) == [("put", "b"), ("deleted", "a")]
         assert [key.name for key in mirror.current(NAMESPACE)] == ["b"]
         assert mirror.connected
+
+
+async def test_a_batch_says_when_the_first_of_it_was_delivered(world: World, pauses: Pauses) -> None:
+    async with running(world, pauses) as mirror:
+        batches = mirror.batches()
+        assert (await anext(batches)).since_s == 7.0
+        for now_s, name in ((8.0, "a"), (9.0, "b")):
+            world.now_s = now_s
+            world.put(NAMESPACE, name)
+            await settle()
+        batch = await anext(batches)
+        assert (told(batch), batch.since_s) == ([("put", "a"), ("put", "b")], 8.0)
+        world.put(NAMESPACE, "c")
+        await settle()
+        assert (await anext(batches)).since_s == 9.0
 
 
 async def test_in_sync_waits_for_all_kinds_and_says_so_even_without_events(world: World, pauses: Pauses) -> None:

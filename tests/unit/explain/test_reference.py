@@ -12,6 +12,7 @@ from calipy.explain.reference import evaluate
 from calipy.explain.verdicts import Packet, Verdict
 from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.network_policies import NetworkPolicy
+from calipy.resources.nodes import Node
 from calipy.resources.pods import POD_IP, POD_IPS, Pod, PodAddress, PodSpec, PodStatus
 from tests.cases.loading import FOLDER, Case, cases, load
 
@@ -87,3 +88,17 @@ def test_a_case_that_says_something_unknown_is_refused(tmp_path: Path, told: str
     (tmp_path / "story.yaml").write_text(told)
     with pytest.raises(ValueError, match="^" + re.escape(problem)):
         load(tmp_path / "story.yaml")
+
+
+def test_an_address_that_is_none_counts_as_not_there() -> None:
+    notes = {"projectcalico.org/IPv4Address": "junk", "projectcalico.org/IPv6Address": "fd00::9/64"}
+    world: World = {
+        Key("Node", "n1"): Node(metadata=ObjectMeta(name="n1", annotations=notes)),
+        Key("Pod", "a", "x"): Pod(
+            metadata=ObjectMeta(name="a", namespace="x"),
+            spec=PodSpec(node_name="n1"),
+            status=PodStatus(pod_ip="no", pod_ips=(PodAddress(ip="10.1.1.1"), PodAddress(ip=""))),
+        ),
+        Key("NetworkPolicy", "deny", "x"): NetworkPolicy(metadata=ObjectMeta(name="deny", namespace="x")),
+    }
+    assert not to(world, "10.1.1.1").allowed

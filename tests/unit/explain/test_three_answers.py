@@ -5,8 +5,6 @@ The kernel is the third: `netns/test_policy_cases.py`.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -16,10 +14,10 @@ from tests.cases.loading import Case, cases
 from tests.cases.made_up import MadeUp, story, worlds
 from tests.cases.mutations import survey
 from tests.cases.views import answer, views
+from tests.effort import at_effort
 
-WHOLE = os.environ.get("CI") == "true"
-EXAMPLES = 4000 if WHOLE else 250
-SHARE = 1 if WHOLE else 8
+EXAMPLES = at_effort(quick=40, whole=4000, long=40_000)
+SHARE = at_effort(quick=16, whole=1, long=1)
 """One of so many mistakes is tried."""
 
 
@@ -59,5 +57,5 @@ def test_each_mistake_that_means_something_is_caught_by_a_row(case: Case) -> Non
     everything."""
     found = survey(case, SHARE)
     assert found.missed == {}
-    if WHOLE:
+    if SHARE == 1:
         assert len(found.caught) > len(found.meaningless), "the rows look at too little"

@@ -1,5 +1,6 @@
 """The algebra of changes: apply, merge, difference."""
 
+import copy
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey, apply, difference, everything, merge
+from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey, apply, difference, everything, merge, take
 from calipy.felix.calc.settings import FelixSettings
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
@@ -121,3 +122,32 @@ def test_revisions_merge_to_the_highest() -> None:
 def test_a_later_delta_wins() -> None:
     both = SetDelta(frozenset("ab"), frozenset("c")).then(SetDelta(frozenset("c"), frozenset("a")))
     assert both == SetDelta(frozenset("bc"), frozenset("a"))
+
+
+@given(states(), states())
+def test_a_state_that_takes_a_change_is_what_it_would_be_applied(old: NodeState, new: NodeState) -> None:
+    before, change = copy.deepcopy(old), difference(old, new)
+    assert apply(old, change) == new
+    assert old == before  # apply leaves it alone
+    routes = old.routes
+    taken = take(old, change)
+    assert taken == new
+    assert taken.routes is routes  # nothing is copied
+
+
+def test_states_share_no_maps() -> None:
+    one, other = NodeState(settings=FelixSettings()), NodeState(settings=FelixSettings())
+    take(one, Change(routes=_routes({"10.0.0.0/26": 1})))
+    assert not other.routes
+
+
+_FEW = st.frozensets(st.sampled_from("abcd"))
+
+
+@given(_FEW, _FEW, _FEW)
+def test_a_delta_applied_takes_out_then_puts_in(
+    members: frozenset[str], added: frozenset[str], removed: frozenset[str]
+) -> None:
+    found = SetDelta(added, removed).applied(members)
+    assert found == (members - removed) | added
+    assert type(found) is frozenset

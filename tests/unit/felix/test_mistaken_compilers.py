@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from msgspec import Struct
 
 from calipy.felix import dataplane as module
 from calipy.felix.calc.change import Change
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane, Refused
-from calipy.felix.objects import ObjectName, Objects, Op, Outcome, Owner, Put, fingerprint
+from calipy.felix.objects import Objects
 from calipy.felix.rules import endpoints, names
 from calipy.felix.rules.compile import RulesPlanner, endpoint_owner
 from calipy.felix.rules.values import Chain, Drop
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
-
-
-class Kernel:
-    """A driver whose kernel takes everything."""
-
-    name, transactional = "nftables", True
-
-    def __init__(self) -> None:
-        self.holds: dict[ObjectName, Struct] = {}
-
-    def order(self, op: Op) -> int:
-        return isinstance(op, Put)
-
-    def weight(self, op: Op) -> int:
-        return 1
-
-    def fingerprint(self, value: Struct) -> bytes:
-        return fingerprint(value)
-
-    def leftover(self, name: ObjectName) -> Owner:
-        return Owner("leftover", "")
-
-    def read(self) -> Iterator[Mapping[ObjectName, bytes] | None]:
-        yield {}
-
-    def apply(self, ops: tuple[Op, ...]) -> Outcome:
-        for op in ops:
-            if isinstance(op, Put):
-                self.holds[op.name] = op.value
-            else:
-                self.holds.pop(op.name, None)
-        return Outcome()
+from tests.unit.felix.kernels import Kernel
 
 
 class Node:

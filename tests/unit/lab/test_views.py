@@ -61,6 +61,18 @@ def test_outside_stands_last_and_shows_what_it_saw():
     assert matrix.marks["a", "outside"] == Mark(False, "10.9.1.11 -")
 
 
+def test_who_is_to_be_blocked_is_marked_so_and_fails_where_it_gets_through():
+    probes = [
+        probe("a", "b", 4, answered=False), probe("a", "b", 6, answered=False), probe("b", "a", 4, answered=False),
+        probe("b", "a", 6), probe("c", "a", 4),
+    ]  # fmt: skip
+    matrix = views.reachability("", probes, {("a", "b"), ("b", "a")})
+
+    assert matrix.marks == {
+        ("a", "b"): Mark(None, "blocked"), ("b", "a"): Mark(False, "open v6"), ("c", "a"): Mark(True),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("address", "block"),
     [

@@ -25,6 +25,7 @@ from calipy.resources import kinds
         ("pods.", "Pod"), ("po.v1.", "Pod"), ("po.v1", "Pod"), ("ippools.projectcalico.org", "IPPool"),
         ("tiers", "Tier"), ("netsets", "NetworkSet"), ("gns", "GlobalNetworkSet"), ("pro", "Profile"),
         ("svc", "Service"), ("sa", "ServiceAccount"), ("endpointslices", "EndpointSlice"),
+        ("calipyconfig", "CalipyConfiguration"), ("calipyconfigurations.calipy.io", "CalipyConfiguration"),
     ],
 )  # fmt: skip
 def test_a_kind_by_any_of_its_names(text: str, name: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calipy.resources.label_restrictions import Restriction, restrictions
 from calipy.resources.selectors import All, Compare, Expression, Has, In, Join, Not, Selector, parse
+from tests.effort import examples
 
 
 def values(*each: str) -> Restriction:
@@ -109,7 +110,7 @@ def _holds(restriction: Restriction, value: str | None) -> bool:
     )
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.recursive(leaves, _larger, max_leaves=6), st.dictionaries(labels, texts, max_size=3))
 def test_what_is_known_holds_for_every_match(expression: Expression, found: dict[str, str]) -> None:
     selector = Selector(expression)

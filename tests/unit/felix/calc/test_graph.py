@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import permutations, product
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calipy.felix.calc.change import Change, NodeState, apply, merge
-from calipy.felix.calc.graph import Graph
+from calipy.felix.calc import tunnels
+from calipy.felix.calc.change import NodeState, apply
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.whole import compute
 from calipy.felix.calc.world import (
@@ -36,19 +37,16 @@ from calipy.resources import nodes, pods
 from calipy.resources.block_affinities import BlockAffinity, BlockAffinitySpec
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
-from calipy.resources.metadata import Key, ObjectMeta, Resource
+from calipy.resources.metadata import Key, ObjectMeta
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod, PodSpec
 from tests.effort import examples
+from tests.unit.felix.calc.stories import flush, told
+from tests.unit.felix.calc.worlds import ME, put
 
-ME, OTHERS = "n1", ("n2", "n3")
+OTHERS = ("n2", "n3")
 BLOCKS = ("10.244.0.0/26", "10.244.0.64/26", "10.244.1.0/26", "fd00:10::/122")
 POD_ADDRESSES = ("10.244.0.1", "10.244.0.65", "10.244.1.1", "fd00:10::1")
-
-
-def put(value: Resource) -> ResourcePut:
-    key = Key(type(value).__name__, value.metadata.name, value.metadata.namespace)
-    return ResourcePut(key, value, 1)
 
 
 def _nodes() -> Iterator[Event]:
@@ -178,26 +176,6 @@ _batches = st.lists(st.lists(events, max_size=6), max_size=6)
 stories = st.one_of(_batches, _batches.map(lambda batches: [list(_standing()), *batches]))
 
 
-def flush(graph: Graph) -> Change:
-    pauses = graph.flush()
-    while True:
-        try:
-            next(pauses)
-        except StopIteration as end:
-            return end.value
-
-
-def told(batches: Iterable[Sequence[Event]]) -> tuple[Graph, NodeState, Change]:
-    """The graph after a story, the state that its changes led to, and all of them merged."""
-    graph = Graph(ME, {})
-    state, merged = NodeState(settings=FelixSettings()), Change()
-    for batch in ([], *batches):
-        graph.update(batch)
-        change = flush(graph)
-        state, merged = apply(state, change), merge(merged, change)
-    return graph, state, merged
-
-
 @examples(400)
 @given(stories)
 def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -> None:
@@ -296,3 +274,44 @@ def test_the_nodes_address_on_a_link_with_a_workloads_name_is_a_tunnels_parent_w
     graph, state, _ = told(story)
     assert state == graph.state() == compute(advance(World(node=ME), [event for batch in story for event in batch]))
     assert state.tunnels["vxlan.calico"].parent == "calip"
+
+
+@pytest.mark.parametrize("order", [(2, 5), (5, 2)])
+def test_of_two_links_with_the_nodes_address_the_first_is_the_tunnels_parent(order: tuple[int, int]) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    story: list[Event] = [
+        put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+        put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+    ]
+    for number in order:
+        story += [LinkSeen(Link(index=number, name=f"eth{number}")), AddressSeen(LinkAddress(number, "10.9.1.3", 24))]
+    _, state, _ = told([story])
+    assert state == compute(advance(World(node=ME), story))
+    assert state.tunnels["vxlan.calico"].parent == "eth2"
+
+
+def test_a_pods_link_and_its_addresses_are_no_reason_to_look_at_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {nodes.IPV4_ADDRESS: "10.9.1.3/24", nodes.VXLAN_ADDRESS: "10.244.0.9"}
+    graph, state, _ = told(
+        [
+            [
+                put(Node(metadata=ObjectMeta(name=ME, annotations=notes))),
+                put(IPPool(metadata=ObjectMeta(name="a"), spec=IPPoolSpec(cidr="10.244.0.0/16", vxlan_mode="Always"))),
+                LinkSeen(Link(index=2, name="eth0", up=True, mtu=1500)),
+                AddressSeen(LinkAddress(2, "10.9.1.3", 24)),
+            ]
+        ]
+    )
+    assert state.tunnels["vxlan.calico"].parent == "eth0"
+    monkeypatch.setattr(tunnels, "tunnel", forbidden)
+    graph.update([LinkSeen(Link(index=3, name="cali1")), AddressSeen(LinkAddress(3, "fe80::ecee:eeff:feee:eeee", 128))])
+    graph.update([LinkSeen(Link(index=3, name="cali1", up=True)), AddressGone(LinkAddress(3, "10.244.0.9", 32))])
+    graph.update([LinkGone(3)])
+    assert not flush(graph)
+    graph.update([AddressGone(LinkAddress(2, "10.9.1.3", 24))])
+    with pytest.raises(AssertionError, match="looked at"):
+        flush(graph)
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("looked at")

@@ -51,7 +51,11 @@ actions = st.one_of(
     st.builds(v.SourceNat, addresses, st.none() | ports),
 )
 rules = st.builds(
-    v.Rule, st.lists(matches, max_size=4).map(tuple), actions, st.builds(Origin, names, st.text(max_size=300))
+    v.Rule,
+    st.lists(matches, max_size=4).map(tuple),
+    actions,
+    st.builds(Origin, names, st.text(max_size=300)),
+    st.booleans(),
 )
 
 
@@ -72,6 +76,8 @@ def test_a_dispatch_rule_in_bytes() -> None:
     rule = v.Rule((), v.Dispatch("m", "in"), Origin("static", "dispatch"))
     names_found = [part.name for part in nft.parse_expressions(b"".join(dialect.render(rule)))]
     assert names_found == ["counter", "meta", "lookup"]
+    uncounted = v.Rule((), v.Dispatch("m", "in"), Origin("static", "dispatch"), counted=False)
+    assert [part.name for part in nft.parse_expressions(b"".join(dialect.render(uncounted)))] == ["meta", "lookup"]
     assert dialect.user_data(rule)[0] == 0
     assert nla.as_text(dialect.user_data(rule)[2:]).endswith(" static dispatch")
 

@@ -18,7 +18,9 @@ from calipy.felix.rules import endpoints, statics
 from calipy.felix.rules.values import (
     Accept,
     Chain,
+    ClearMark,
     ConnectionState,
+    Dispatch,
     Drop,
     Element,
     Goto,
@@ -27,6 +29,7 @@ from calipy.felix.rules.values import (
     Masquerade,
     OwnSource,
     Reject,
+    Return,
     SourceNat,
 )
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
@@ -254,3 +257,12 @@ def test_nat_touches_what_leaves_by_an_interface_only_there() -> None:
     for rule in chain.rules:
         assert isinstance(rule.action, Masquerade | SourceNat)
         assert Interface("out", "eth0") in rule.matches
+
+
+def test_what_decides_is_counted_and_what_leads_on_is_not() -> None:
+    for _, objects in all_objects():
+        for value in objects.values():
+            for rule in value.rules if isinstance(value, Chain) else ():
+                leads_on = isinstance(rule.action, Jump | Goto | Dispatch | ClearMark)
+                returns = rule.action == Return() and rule.origin.kind == "visit"
+                assert rule.counted != (leads_on or returns or str(rule.origin) == "static established")
