@@ -22,6 +22,7 @@ from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
 from calipy.agent.embedded import Embedded
 from calipy.agent.feed import Feed, watched
+from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
@@ -51,6 +52,7 @@ from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
+from calipy.resources import calipy_configurations
 from calipy.resources.felix_configurations import Value
 from calipy.resources.ip_pools import IPPool
 from calipy.settings import Settings
@@ -88,6 +90,7 @@ class Agent:
         self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder)
         monitor = self.engine.monitor
         self.links = WorkloadLinks(self.engine.endpoints, monitor.links, monitor.addresses_of, self._repaired)
+        self.recheck = recheck(self.engine, thread, sysctls=settings.sysctl_folder)
         self.lag = clock.Lag(self.metrics.loop_lag.observe, self.heartbeat)
         self.servers = servers(self.health, self.metrics, self.live)
         self.host_files = HostFiles(thread)
@@ -104,6 +107,7 @@ class Agent:
         ready["HostFiles"] = lambda: self.host_files.problem
         self.metrics.host.labels(self.settings.node).set(1)
         figures.publish_kernel(self.metrics, engine)
+        figures.publish_recheck(self.metrics, self.recheck)
 
     # --- the order of things ---
 
@@ -155,6 +159,7 @@ class Agent:
         site = self._site(store, feed, allocator, attachments)
         removals = Removals(site)
         WithoutEffect().follow(feed)
+        self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
         feed.on_news = engine.policy_times.heard
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
@@ -168,6 +173,7 @@ class Agent:
             start(bgp.run())
         start(engine.calculator.run())
         start(engine.dataplane.run())
+        start(self.recheck.run())
         start(self._reporter(store, feed).run())
         start(clock.read_kernel_again(engine.dataplane))
         await engine.dataplane.first_apply.wait()
@@ -266,7 +272,7 @@ class Agent:
         self.health.ready["BGP"], self.health.degraded["BGP"] = bgp.problem, bgp.degradation
         self.health.ready["IPAM"] = lambda: own.problem
         figures.watch_loops(self.health, self.engine, feed, self.heartbeat)
-        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse):
+        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse, self.recheck.pulse):
             self.lag.watch(pulse)
         figures.publish_store(self.metrics, feed, mirror)
 
@@ -279,6 +285,17 @@ class Agent:
         for server in self.servers:
             server.follow()
         self._follow_mtu()
+
+    def _follow_calipy_configuration(self, feed: Feed) -> None:
+        """CalIPy's own settings, now and later."""
+
+        def look(kinds: frozenset[str]) -> None:
+            if calipy_configurations.KIND.name in kinds:
+                found, environment = feed.all(calipy_configurations.KIND), self.settings.policy_recheck
+                self.recheck.follow(calipy_configurations.policy_recheck(self.settings.node, found, environment))
+
+        look(frozenset((calipy_configurations.KIND.name,)))
+        feed.listen(look)
 
     def _follow_mtu(self) -> None:
         """The pods' MTU may have changed: it goes where Calico's tools look for it."""
