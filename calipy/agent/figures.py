@@ -9,6 +9,7 @@ from calipy.conversion.pods import pod_addresses
 from calipy.datastore.mirror import Mirror
 from calipy.felix.dataplane import Dataplane
 from calipy.felix.engine import Engine
+from calipy.felix.recheck import Recheck
 from calipy.resources import pods
 from calipy.telemetry import Health, Heartbeat, Metrics
 
@@ -34,6 +35,17 @@ def publish_kernel(metrics: Metrics, engine: Engine) -> None:
         metrics.counted(
             name, meaning, lambda what=attribute: {area.driver.name: getattr(area, what) for area in areas}, "driver"  # type: ignore[misc]
         )  # fmt: skip
+
+
+def publish_recheck(metrics: Metrics, recheck: Recheck) -> None:
+    """What policyRecheck has done."""
+    for name, meaning, attribute in (
+        ("calipy_policy_recheck_passes", "Looks at the table of connections.", "passes"),
+        ("calipy_policy_recheck_flows_judged", "Established connections that were judged anew.", "judged"),
+        ("calipy_policy_recheck_flows_cut", "Those that were forbidden by then, and cut.", "cut"),
+        ("calipy_policy_recheck_flows_reprieved", "Cut connections that may begin anew.", "reprieved"),
+    ):
+        metrics.counted(name, meaning, lambda what=attribute: {"": getattr(recheck, what)})  # type: ignore[misc]
 
 
 def publish_store(metrics: Metrics, feed: Feed, mirror: Mirror) -> None:

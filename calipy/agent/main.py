@@ -23,6 +23,7 @@ from calipy.agent.bgp import Bgp
 from calipy.agent.embedded import Embedded
 from calipy.agent.feed import Feed, watched
 from calipy.agent.first import First
+from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
@@ -52,6 +53,7 @@ from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
+from calipy.resources import calipy_configurations
 from calipy.resources.felix_configurations import Value
 from calipy.resources.ip_pools import IPPool
 from calipy.settings import Settings
@@ -91,6 +93,7 @@ class Agent:
         self.engine = Engine(settings.node, process, thread, sysctls=settings.sysctl_folder, nftables=first.nftables)
         monitor = self.engine.monitor
         self.links = WorkloadLinks(self.engine.endpoints, monitor.links, monitor.addresses_of, self._repaired)
+        self.recheck = recheck(self.engine, thread, sysctls=settings.sysctl_folder)
         self.lag = clock.Lag(self.metrics.loop_lag.observe, self.heartbeat)
         self.servers = servers(self.health, self.metrics, self.live)
         self.host_files = HostFiles(thread)
@@ -107,6 +110,7 @@ class Agent:
         ready["HostFiles"] = lambda: self.host_files.problem
         self.metrics.host.labels(self.settings.node).set(1)
         figures.publish_kernel(self.metrics, engine)
+        figures.publish_recheck(self.metrics, self.recheck)
 
     # --- the order of things ---
 
@@ -158,6 +162,7 @@ class Agent:
         site = self._site(store, feed, allocator, attachments)
         removals = Removals(site)
         WithoutEffect().follow(feed)
+        self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
         feed.on_news = engine.policy_times.heard
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
@@ -171,6 +176,7 @@ class Agent:
             start(bgp.run())
         start(engine.calculator.run())
         start(engine.dataplane.run())
+        start(self.recheck.run())
         start(self._reporter(store, feed).run())
         start(clock.read_kernel_again(engine.dataplane))
         await engine.dataplane.first_apply.wait()
@@ -272,7 +278,7 @@ class Agent:
         self.health.ready["BGP"], self.health.degraded["BGP"] = bgp.problem, bgp.degradation
         self.health.ready["IPAM"] = lambda: own.problem
         figures.watch_loops(self.health, self.engine, feed, self.heartbeat)
-        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse):
+        for pulse in (feed.pulse, self.engine.calculator.pulse, self.engine.dataplane.pulse, self.recheck.pulse):
             self.lag.watch(pulse)
         figures.publish_store(self.metrics, feed, mirror)
 
@@ -285,6 +291,17 @@ class Agent:
         for server in self.servers:
             server.follow()
         self._follow_mtu()
+
+    def _follow_calipy_configuration(self, feed: Feed) -> None:
+        """CalIPy's own settings, now and later."""
+
+        def look(kinds: frozenset[str]) -> None:
+            if calipy_configurations.KIND.name in kinds:
+                found, environment = feed.all(calipy_configurations.KIND), self.settings.policy_recheck
+                self.recheck.follow(calipy_configurations.policy_recheck(self.settings.node, found, environment))
+
+        look(frozenset((calipy_configurations.KIND.name,)))
+        feed.listen(look)
 
     def _follow_mtu(self) -> None:
         """The pods' MTU may have changed: it goes where Calico's tools look for it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Literal, assert_never
 
 from msgspec import Struct
@@ -68,6 +69,8 @@ _Plain = Accept | Drop | Reject | Return | Jump | Goto | Pass | ClearMark | Log 
 _ICMP = (1, 58)
 _WITH_PORTS = (6, 17, 33, 132, 136)
 """TCP, UDP, DCCP, SCTP, UDPLite: each begins with its ports."""
+_FEW = 4096
+"""So many addresses' prefixes are kept."""
 _DEEPEST = 16
 """Jumps in jumps that the kernel lets a packet make."""
 _SIDES: Mapping[str, Direction] = {
@@ -188,11 +191,11 @@ def _decision(side: Direction, ending: Ending, state: NodeState) -> Decision:
 class Ruleset:
     """Chains and sets, ready to be walked."""
 
-    def __init__(self, objects: Objects) -> None:
-        """`objects` are all of a node's, whoever owns them."""
+    def __init__(self, objects: Objects, hooked: Objects | None = None) -> None:
+        """`objects` are all of a node's, whoever owns them; base chains are looked for among `hooked`, None = them."""
         self._objects = objects
-        self._networks: dict[str, list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = {}
-        chains = {name.name: value for name, value in objects.items() if isinstance(value, Chain)}
+        among = objects if hooked is None else hooked
+        chains = {name.name: value for name, value in among.items() if isinstance(value, Chain)}
         self._base = sorted(
             (chain.hook.priority, name, chain.hook)
             for name, chain in chains.items()
@@ -234,16 +237,21 @@ class Ruleset:
             return any(_spans(member, int(key)) for member in members)
         if kind != "prefixes":
             return key in members
-        if set_name not in self._networks:
-            self._networks[set_name] = [ipaddress.ip_network(member) for member in members]
-        address = ipaddress.ip_address(key)
-        return any(address in network for network in self._networks[set_name])
+        return not members.isdisjoint(_covering(key))
 
     def _spec(self, name: str) -> SetSpec:
         found = self._objects.get(names.set_(name))
         if not isinstance(found, SetSpec):
             raise Broken(f"set {name} isn't there")
         return found
+
+
+@lru_cache(_FEW)
+def _covering(address: str) -> tuple[str, ...]:
+    """The members that an address may be in a set of prefixes by: itself, however it is written, and each prefix that
+    it lies in."""
+    whole = ipaddress.ip_network(address)
+    return (address, *(str(whole.supernet(new_prefix=length)) for length in range(whole.max_prefixlen + 1)))
 
 
 def _spans(member: str, port: int) -> bool:

@@ -142,6 +142,12 @@ class Dataplane:
 
         await self._until(done)
 
+    async def at_rest(self, driver: str) -> None:
+        """Returns between two turns, when the kernel holds what is wanted of a driver, but for what is held back or
+        refused. It is so until the next await."""
+        area = self.area(driver)
+        await self._until(lambda: not self._at_work and not area.distrusted and area.ledger.idle)
+
     def notice(self, driver: str, reason: str) -> None:
         """Someone else has changed what `driver` keeps: it will be read, and repaired."""
         for area in self._areas:
@@ -202,6 +208,7 @@ class Dataplane:
             if all(area.ledger.idle and not area.distrusted for area in self._areas):
                 self.programmed_revisions = self._taken_revisions
             self.on_programmed()
+            await asyncio.sleep(0)  # those who wait for rest have their turn before the next one
 
     async def _take(self) -> Change | None:
         change, self._pending = self._pending, None

@@ -76,6 +76,8 @@ class Engine:
         """Called with a workload's link that has gone down or lost an address: CNI's to mend."""
         self.on_news: Callable[[Sequence[Event]], None] = lambda events: None
         """Called with all that the kernel tells of links, addresses and foreign routes."""
+        self.on_rules: Callable[[Change], None] = lambda change: None
+        """Called with each change when the kernel has the rules that follow from it, as far as it takes them."""
         self.on_settings: Callable[[FelixSettings], None] = lambda settings: None
         """Called with the settings in force whenever they have changed."""
 
@@ -115,6 +117,8 @@ class Engine:
     def _settled(self, area: Area, change: Change | None) -> None:
         if area.driver is self.nftables:
             self.policy_times.settled(area, change)
+            if change is not None:
+                self.on_rules(change)
 
     def lost_routes(self, index: int) -> None:
         """Routes over a link went when it fell."""

@@ -7,7 +7,7 @@ missing and what is too much: a set of many addresses costs no more than its add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -75,6 +75,25 @@ class _Crowd:
             into.add(key)
 
 
+class Wanted(Mapping[ObjectName, Struct]):
+    """All that is wanted of a ledger, whoever wants it: a live view."""
+
+    def __init__(self, wanted: Mapping[ObjectName, _Wanted], crowds: Mapping[ObjectName, _Crowd]) -> None:
+        self._wanted = wanted
+        self._crowds = crowds
+
+    def __getitem__(self, name: ObjectName) -> Struct:
+        found = self._wanted.get(name)
+        return found.value if found is not None else Members(self._crowds[name].wanted)
+
+    def __iter__(self) -> Iterator[ObjectName]:
+        yield from self._wanted
+        yield from self._crowds
+
+    def __len__(self) -> int:
+        return len(self._wanted) + len(self._crowds)
+
+
 class Ledger:
     """Desired against actual, for one driver."""
 
@@ -88,6 +107,7 @@ class Ledger:
         self._last_owner: dict[ObjectName, Owner] = {}
         self._differing: dict[ObjectName, None] = {}
         self._held: dict[Owner, str] = {}
+        self.wanted = Wanted(self._wanted, self._crowds)
 
     def want(self, owner: Owner, objects: Objects | None, moved: Mapping[ObjectName, SetDelta] = {}) -> None:
         """Replaces all that `owner` wants; None = nothing any more. `moved` says of members what came and went since

@@ -149,11 +149,21 @@ class NetlinkSocket:
         """The same bit by bit: None after each datagram, at last the bodies. The socket is busy until then."""
         for _ in range(_DUMP_ATTEMPTS):
             try:
-                yield from self._dump(message)
+                yield from self._dump(message, [])
                 return
             except Interrupted:
                 continue
         raise OSError(errno.EAGAIN, f"netlink dump {message.kind}: interrupted {_DUMP_ATTEMPTS} times by changes")
+
+    def stream(self, message: Message) -> Iterator[list[memoryview]]:
+        """The bodies of a dump's answers datagram by datagram, of a table that may change meanwhile and is too long to
+        be held. The socket is busy until the end. Raises OSError where the kernel refuses."""
+        held: list[memoryview] = []
+        for step in self._dump(message, held):
+            if step is None:
+                yield held.copy()
+                held.clear()
+        yield held
 
     def get(self, message: Message) -> memoryview:
         """The body of the one answer to a request. Raises OSError where the kernel refuses."""
@@ -231,11 +241,10 @@ class NetlinkSocket:
                 return
             yield from unpack(data)
 
-    def _dump(self, message: Message) -> Iterator[list[memoryview] | None]:
+    def _dump(self, message: Message, bodies: list[memoryview]) -> Iterator[list[memoryview] | None]:
         self.dumps += 1
         sequence = self._number(1)
         self._send(pack([Message(message.kind, message.flags | DUMP, message.body)], sequence), 1)
-        bodies: list[memoryview] = []
         interrupted = False
         while True:
             for packet in unpack(self._raw.recv(_RECEIVE)):

@@ -12,7 +12,7 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain.report import NodeReport
-from calipy.resources import felix_configurations, global_network_policies, ip_pools, nodes
+from calipy.resources import calipy_configurations, felix_configurations, global_network_policies, ip_pools, nodes
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.global_network_policies import GlobalNetworkPolicy
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
@@ -349,3 +349,35 @@ async def test_the_time_from_store_to_kernel_is_measured_for_each_policy_that_me
     assert found["calipy_loop_lag_seconds_count"] > 0
     await store.close()
     await node.delete("one")
+
+
+async def test_policy_recheck_follows_calipy_configuration_and_the_environment_stands_above_it(node: Node) -> None:
+    await node.start()
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    kind = calipy_configurations.KIND
+
+    async def barrier() -> bool:
+        return "calipy-recheck" in await node.run("nft", "list", "tables")
+
+    async def none() -> bool:
+        return not await barrier()
+
+    await node.add("one")
+    assert not await barrier()
+    stored = await store.create(kind, made(kind, {"policyRecheck": "Enabled"}, "default"))
+    await until(barrier, "policyRecheck is enabled")
+    own = await store.create(kind, made(kind, {"policyRecheck": "Disabled"}, "node.n1"))
+    await until(none, "the node's own object says otherwise")
+    await store.delete(kind, own)
+    await until(barrier, "it is gone")
+    await store.delete(kind, stored)
+    await until(none, "nobody asks for it")
+    assert (await node.agent.status()).restarts == 0
+    await node.agent.stop()
+    await node.start_agent(CALIPY_POLICYRECHECK="Enabled")
+    await node.ready()
+    await store.create(kind, made(kind, {"policyRecheck": "Disabled"}, "node.n1"))
+    await until(barrier, "the environment asks for it")
+    await node.delete("one")
+    assert await barrier()
+    await store.close()

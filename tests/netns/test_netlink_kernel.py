@@ -225,3 +225,62 @@ def test_the_kernels_filter_is_tried_elsewhere(host) -> None:  # type: ignore[no
     own = os.readlink("/proc/thread-self/ns/net")
     assert filter_works() is True
     assert os.readlink("/proc/thread-self/ns/net") == own
+
+
+FOUND = {"few": 2000}, {"few": 0, "filtered": lambda: True}, {"few": 0, "filtered": lambda: False}
+
+
+@pytest.mark.parametrize("how", FOUND, ids=["few flows", "the kernel finds them", "we find them"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_flows_that_an_address_opens_or_answers_are_found_marked_and_forgotten(host, family: int, how) -> None:  # type: ignore[no-untyped-def]
+    def address(number: int) -> str:
+        return f"10.7.0.{number}" if family == 4 else f"fd00:7::{number}"
+
+    def flow(name: str, port: int, protocol: int) -> ctnetlink.Flow:
+        source, target, answerer, answered = map(address, FLOWS[name])
+        ends = {"protocol": protocol, "source_port": port, "destination_port": 53}
+        back = {"protocol": protocol, "source_port": 53, "destination_port": port}
+        return ctnetlink.Flow(
+            family=family,
+            original=ctnetlink.Direction(source=source, destination=target, **ends),
+            reply=ctnetlink.Direction(source=answerer, destination=answered, **back),
+        )
+
+    def held() -> dict[int, ctnetlink.Flow]:
+        flows = dump(netfilter, ctnetlink.dump_flows(family), ctnetlink.parse_flow)
+        return {found.original.source_port: found for found in flows}
+
+    with NetlinkSocket.open(NETFILTER, namespace=host.fd) as netfilter:
+        for port, name in enumerate(FLOWS, 1000):
+            assert netfilter.request([ctnetlink.new_flow(flow(name, port, 17), 60)]) == (), name
+        assert netfilter.request([ctnetlink.new_flow(flow("to the pod", 2000, 132), 60)]) == ()
+        mine = {1000, 1001, 1002, 1003, 2000}
+        conntrack = Conntrack(netfilter, **how)
+        with inside(host.fd):
+            found = {bytes(body) for part in conntrack.of([address(POD)]) for body in part}
+        assert {ctnetlink.parse_flow(body).original.source_port for body in found} == mine
+        assert conntrack.mark(list(found), 0x10000, 1800) == 5
+        assert {port for port, each in held().items() if each.mark == 0x10000} == mine
+        assert conntrack.mark(list(found), 0x20000, 1800) == 0, "it has marked them since they were dumped"
+        (one,) = (body for body in map(bytes, netfilter.dump(ctnetlink.dump_flows(family)))
+                  if ctnetlink.parse_flow(body).original.source_port == 1001)  # fmt: skip
+        assert conntrack.mark([one], 0x20000, 60) == 1
+        assert held()[1001].mark == 0x30000
+        assert conntrack.forget([one]) == 1
+        assert conntrack.forget([one]) == conntrack.mark([one], 1, 60) == 0
+        # The kernel tells two flows of the same ends apart by where it keeps them: others take that place first.
+        for port in (*range(3000, 3100), 1001):
+            assert netfilter.request([ctnetlink.new_flow(flow("to the pod", port, 17), 60)]) == ()
+        assert conntrack.forget([one]) == 0, "another that has taken its place"
+        assert held().keys() >= mine
+
+
+def test_the_type_of_a_ping_is_told(network) -> None:  # type: ignore[no-untyped-def]
+    _, router, there = network
+    for target in ("10.77.2.2", "fd00:77:2::2"):
+        router.run("nft", "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; };")
+        router.run("ping", "-c1", "-W2", target)
+    with NetlinkSocket.open(NETFILTER, namespace=router.fd) as netfilter:
+        found = dump(netfilter, ctnetlink.dump_flows(0), ctnetlink.parse_flow)
+    types = {(f.original.protocol, f.original.icmp_type) for f in found if f.original.protocol in (1, 58)}
+    assert {(1, 8), (58, 128)} <= types

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,9 @@ FEW = 2000
 """Up to so many flows are dumped, some 1 us each, rather than compared by the kernel."""
 _NUMBER = 32
 """Bytes: a number in /proc is shorter."""
+
+FILTERED_MOST = 4
+"""Up to so many IPv4 addresses are looked for by the kernel, two walks each; for more, all flows are dumped once."""
 
 
 class ConntrackError(OSError):
@@ -60,6 +63,47 @@ class Conntrack:
                 if refusal.errno != errno.ENOENT:
                     raise ConntrackError(refusal.errno, f"conntrack: flows of {address}: {refusal.text}")
 
+    def of(self, addresses: Iterable[str]) -> Iterator[list[bytes]]:
+        """The flows whose first packet one of `addresses` sent, and those that one of them answers (their destination,
+        once translated), as they are dumped, bit by bit; the socket is busy until the end. Raises OSError."""
+        wanted = frozenset(addresses)
+        packed = frozenset(map(pack_address, wanted))
+        for request in self._requests(wanted):
+            for bodies in self._socket.stream(request):
+                yield [bytes(body) for body in bodies if not packed.isdisjoint(ctnetlink.sources(body))]
+
+    def _requests(self, addresses: Collection[str]) -> Iterator[Message]:
+        four = [address for address in addresses if ":" not in address]
+        if len(four) <= FILTERED_MOST and self._flows() > self._few and self._filtered():
+            for address in four:
+                yield from ctnetlink.dump_flows_of(address)
+        elif four:
+            yield ctnetlink.dump_flows(4)
+        if len(four) < len(addresses):
+            yield ctnetlink.dump_flows(6)
+
+    def mark(self, flows: Sequence[bytes], mark: int, seconds: int) -> int:
+        """Sets bits of dumped flows' marks, and lets them end in so many seconds. How many there still were, without
+        those that are marked so since they were dumped: one is dumped twice by two of its addresses. Raises
+        ConntrackError."""
+        marking = [ctnetlink.mark_flow(body, mark, seconds) for body in flows]
+        return self._ask(flows, marking, (errno.ENOENT, errno.EPERM))
+
+    def forget(self, flows: Sequence[bytes]) -> int:
+        """Deletes dumped flows: their next packets are new ones. How many there still were. Raises ConntrackError."""
+        return self._ask(flows, list(map(ctnetlink.delete_flow, flows)), (errno.ENOENT,))
+
+    def _ask(self, flows: Sequence[bytes], messages: Sequence[Message], settled: Collection[int]) -> int:
+        refusals = self._socket.request(messages)
+        for refusal in refusals:
+            if refusal.errno not in settled:
+                raise ConntrackError(refusal.errno, f"conntrack: {_spelled(flows[refusal.index])}: {refusal.text}")
+        return len(flows) - len(refusals)
+
+    def close(self) -> None:
+        """Lets go of the socket."""
+        self._socket.close()
+
     def _flows(self) -> int:
         """How many flows this network namespace has; a kernel that doesn't say may have many."""
         try:
@@ -88,6 +132,11 @@ class Conntrack:
             found = next((a for a, short in packed if short in raw and ctnetlink.mentions(body, a)), None)
             if found is not None:
                 yield found, ctnetlink.delete_flow(body)
+
+
+def _spelled(body: bytes) -> str:
+    found = ctnetlink.parse_flow(body).original
+    return f"flow {found.protocol} {found.source}:{found.source_port} {found.destination}:{found.destination_port}"
 
 
 @cache
