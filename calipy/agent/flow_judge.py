@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
-from calipy.explain.reference import Packet
+from calipy.explain.verdicts import Packet
 from calipy.explain.walk import Broken, Crossing, Ruleset
 from calipy.felix.drivers.barriers import Barrier
 from calipy.felix.drivers.conntrack import Conntrack
