@@ -46,6 +46,7 @@ class Deletions:
         self._free = list(reversed(self._all))
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._leaving: dict[int, asyncio.Future[None]] = {}
+        """Asked for, and neither told of nor refused yet."""
         self._news: NetlinkSocket | None = None
         """Listens while anything is on its way out."""
 
@@ -95,8 +96,8 @@ class Deletions:
             return
         for packet in packets:
             if packet.kind == rt.DELETE_LINK:
-                gone = self._leaving.get(_INDEX.unpack_from(packet.body)[0])
-                if gone is not None and not gone.done():
+                gone = self._leaving.pop(_INDEX.unpack_from(packet.body)[0], None)
+                if gone is not None:
                     gone.set_result(None)
 
     def _delete(self, loop: asyncio.AbstractEventLoop, deleter: _Deleter, doomed: Sequence[int]) -> None:
@@ -110,8 +111,9 @@ class Deletions:
 
     def _end(self, deleter: _Deleter, doomed: Sequence[int], refusal: str) -> None:
         self._free.append(deleter)
-        for gone in map(self._leaving.pop, doomed):
-            if not gone.done():
+        for index in doomed:
+            gone = self._leaving.pop(index, None)
+            if gone is not None:
                 _settle(gone, refusal)
         if not self._leaving and self._news is not None:
             asyncio.get_running_loop().remove_reader(self._news.fileno())

@@ -88,9 +88,13 @@ class Wires:
             raise CniError(Code.KERNEL_REFUSED, f"{where} vanished while it was made", "somebody deletes it; try again")
         try:
             _write(self._sysctls, plans.host_sysctls(wiring))
-            mac = self._set_up_pod(wiring, namespace)
-            messages = (*plans.host_settings(wiring, index), *plans.host_rise(wiring, index))
-            _demand(self._socket, (*messages, *plans.host_neighbours(wiring, index, mac)), where)
+            with self._pod_socket(wiring, namespace) as pod:
+                inner, mac = _set_up_pod(pod, wiring)
+                messages = (*plans.host_settings(wiring, index), *plans.host_rise(wiring, index))
+                _demand(self._socket, (*messages, *plans.host_neighbours(wiring, index, mac)), where)
+                # The pod's end was up without a carrier: until the kernel's link watch has seen that it has one, it
+                # drops what it should send. To be asked for the link makes it look (Linux 6.8 and later).
+                _demand(pod, [rt.get_link(inner)], f"{where}, {peer}")
             return Connected(index, mac)
         except BaseException:
             await self.remove(index)
@@ -118,17 +122,21 @@ class Wires:
         """Deletes a link by index; fine where it is gone. Raises CniError 102."""
         await self._deletions.remove(index)
 
-    def _set_up_pod(self, wiring: Wiring, namespace: int) -> str:
+    def _pod_socket(self, wiring: Wiring, namespace: int) -> NetlinkSocket:
+        """A socket in the pod's namespace, whose own settings are made."""
         with inside(namespace):
             _write(self._sysctls, plans.pod_sysctls(wiring))
-            socket = NetlinkSocket.open(ROUTE)
-        with socket:
-            index, mac = _index(socket, wiring.pod_interface), _mac(socket, wiring.pod_interface)
-            where = f"link {wiring.pod_interface} in the container"
-            if index is None or mac is None:
-                raise CniError(Code.KERNEL_REFUSED, f"{where} vanished while it was made", "is the namespace dying?")
-            _demand(socket, plans.pod_settings(wiring, index), where)
-            return mac
+            return NetlinkSocket.open(ROUTE)
+
+
+def _set_up_pod(pod: NetlinkSocket, wiring: Wiring) -> tuple[int, str]:
+    """Gives the pod end's index and MAC."""
+    where = f"link {wiring.pod_interface} in the container"
+    index, mac = _index(pod, wiring.pod_interface), _mac(pod, wiring.pod_interface)
+    if index is None or mac is None:
+        raise CniError(Code.KERNEL_REFUSED, f"{where} vanished while it was made", "is the namespace dying?")
+    _demand(pod, plans.pod_settings(wiring, index), where)
+    return index, mac
 
 
 def _wrong_namespace(name: str, reason: str) -> CniError:
