@@ -13,7 +13,7 @@ from calipy.datastore.stores import Conflict, Exists, NotFound, Store, StoreErro
 from calipy.felix.objects import Owner
 from calipy.felix.rules.origins import policy_id
 from calipy.resources import node_reports
-from calipy.resources.metadata import Key, ObjectMeta
+from calipy.resources.metadata import Key, ObjectMeta, Refused
 from calipy.resources.node_reports import NodeReport, NodeReportStatus
 from calipy.telemetry import Pulse
 
@@ -48,6 +48,7 @@ class Reporter:
         self._every_s = every_s
         self._wake = asyncio.Event()
         self._written: NodeReportStatus | None = None
+        self._problem = ""
         self.writes = 0
         self.pulse = Pulse()
 
@@ -71,10 +72,18 @@ class Reporter:
             with self.pulse.turn():
                 try:
                     await self._write(status)
-                except StoreError as error:
-                    log.warning("NodeReport/%s can't be written: %s; trying again", self._node, error)
+                except (StoreError, Refused) as error:
+                    self._tell(str(error))
                     self._wake.set()
+                else:
+                    self._problem = ""
             await asyncio.sleep(self._every_s)
+
+    def _tell(self, problem: str) -> None:
+        """Once, however often it is tried again."""
+        if problem != self._problem:
+            log.warning("NodeReport/%s can't be written: %s; trying again", self._node, problem)
+        self._problem = problem
 
     async def _write(self, status: NodeReportStatus) -> None:
         report = NodeReport(metadata=ObjectMeta(name=self._node), status=status)

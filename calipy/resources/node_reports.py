@@ -6,12 +6,12 @@ written an object knows by its resourceVersion whether a node has got that far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
 
-from calipy.resources.metadata import Key, Kind, Resource, no_problems
+from calipy.resources.metadata import Key, Kind, Problem, Resource
 
 REPORTED = (
     "Tier", "NetworkPolicy", "GlobalNetworkPolicy", "KubernetesNetworkPolicy", "NetworkSet", "GlobalNetworkSet",
@@ -43,7 +43,8 @@ class NodeReport(Resource, frozen=True, gc=False, kw_only=True, rename="camel", 
 
     def reached(self, kind: str, revision: int) -> bool:
         """True if the node has taken in what the store held of a kind at a revision."""
-        return int(self.status.programmed.get(kind, "0")) >= revision
+        reached = self.status.programmed.get(kind, "")
+        return reached.isdecimal() and int(reached) >= revision
 
     def shortfall(self, key: Key) -> str:
         """Why an object isn't in force as it is written; empty if it is."""
@@ -51,6 +52,14 @@ class NodeReport(Resource, frozen=True, gc=False, kw_only=True, rename="camel", 
             e for e in self.status.exceptions if (e.kind, e.namespace, e.name) == (key.kind, key.namespace, key.name)
         )
         return next((each.reason for each in found), "")
+
+
+def problems(report: NodeReport) -> Iterator[Problem]:
+    """Revisions are numbers."""
+    for kind, revision in report.status.programmed.items():
+        if not revision.isdecimal():
+            remedy = "leave reports to the nodes' agents"
+            yield Problem(f"status.programmed[{kind}]", revision, "is no revision", remedy)
 
 
 def status(programmed: Mapping[str, int], shortfalls: Mapping[Key, str]) -> NodeReportStatus:
@@ -67,5 +76,5 @@ def status(programmed: Mapping[str, int], shortfalls: Mapping[Key, str]) -> Node
 
 KIND = Kind(
     name="NodeReport", group="calipy.io", version="v1alpha1", plural="nodereports", type=NodeReport,
-    problems=no_problems, short_names=("nr",),
+    problems=problems, short_names=("nr",),
 )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from calipy.datastore.sqlite import SQLiteStore
 from calipy.felix.objects import Owner
 from calipy.felix.report import Reporter, policy_key
 from calipy.resources import node_reports
-from calipy.resources.metadata import Key
-from calipy.resources.node_reports import NodeReport
+from calipy.resources.metadata import Key, ObjectMeta, Refused, accept
+from calipy.resources.node_reports import NodeReport, NodeReportStatus
 
 WEB = Key("NetworkPolicy", "web", "default")
 
@@ -102,3 +104,31 @@ async def test_a_report_that_somebody_else_changed_is_put_right(node: Node) -> N
 )
 def test_an_owner_in_the_kernel_is_an_object_in_the_store(owner: Owner, key: Key | None) -> None:
     assert policy_key(owner) == key
+
+
+async def test_a_report_that_cannot_be_read_ends_nobody_and_is_told_once(
+    node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await node.told()
+    with closing(sqlite3.connect(tmp_path / "store")) as connection, connection:
+        connection.execute('UPDATE objects SET text = replace(text, \'"programmed":{\', \'"programmed":7,"x":{\')')
+    node.programmed = {"NetworkPolicy": 6}
+    node.reporter.changed()
+    for _ in range(3):
+        await asyncio.sleep(0.05)
+    said = [record.getMessage() for record in caplog.records if "NodeReport/n1" in record.getMessage()]
+    assert len(said) == 1
+    assert "status.programmed" in said[0]
+    with closing(sqlite3.connect(tmp_path / "store")) as connection, connection:
+        connection.execute("DELETE FROM objects")
+    node.events = node.store.watch(node_reports.KIND, 0)
+    assert (await node.told()).reached("NetworkPolicy", 6)
+
+
+def test_a_revision_that_is_no_number_is_refused_and_reaches_nothing() -> None:
+    report = NodeReport(
+        metadata=ObjectMeta(name="n1"), status=NodeReportStatus(programmed={"Tier": "soon", "NetworkPolicy": "4"})
+    )
+    assert not report.reached("Tier", 0)
+    with pytest.raises(Refused, match=r"status.programmed\[Tier\]: 'soon': is no revision"):
+        accept(node_reports.KIND, report)
