@@ -60,10 +60,14 @@ def view(resources: World, node: str) -> View:
 
 
 def compiled(state: NodeState) -> dict[ObjectName, Struct]:
-    """All objects of a state, whoever owns them."""
+    """All objects of a state, whoever owns them. Raises Broken where a compiler fails."""
     found: dict[ObjectName, Struct] = {}
     for plan in RulesPlanner().plans(everything(state), state):
-        found.update((plan.objects if plan is not None else None) or {})
+        if plan is None:
+            continue
+        if plan.problem:
+            raise Broken(f"{plan.owner.kind} {plan.owner.name}: {plan.problem}")
+        found.update(plan.objects or {})
     return found
 
 
@@ -103,8 +107,8 @@ def walked(view_of: Callable[[str], View], packet: Packet, sender: str, receiver
     if packet.source == packet.destination:
         return Walked(verdict)
     for name in dict.fromkeys(filter(None, (sender, receiver))):
-        view = view_of(name)
         try:
+            view = view_of(name)
             walk = view.walk(packet)
         except Broken as broken:
             return Walked(_denied(verdict, f"no kernel would take node {name}'s rules: {broken}"))

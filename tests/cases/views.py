@@ -8,11 +8,10 @@ from msgspec import Struct
 
 from calipy.explain.inhabitants import World
 from calipy.explain.verdicts import Decision, Packet, Verdict
+from calipy.explain.views import compiled
 from calipy.explain.walk import Crossing, Objects, Ruleset, Walk, crossing, decisions
 from calipy.felix.calc import whole, world
-from calipy.felix.calc.change import NodeState, everything
-from calipy.felix.objects import ObjectName
-from calipy.felix.rules.compile import RulesPlanner
+from calipy.felix.calc.change import NodeState
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.resources.pods import Pod
 from tests.cases.loading import NODES, TUNNELS
@@ -49,14 +48,6 @@ def attachments(resources: World, node: str) -> dict[EndpointId, WorkloadEndpoin
             addresses=tuple(each.ip for each in pod.status.pod_ips), namespace=pod.metadata.namespace,
             pod=pod.metadata.name,
         )  # fmt: skip
-    return found
-
-
-def compiled(state: NodeState) -> dict[ObjectName, Struct]:
-    """All objects of a state, whoever owns them."""
-    found: dict[ObjectName, Struct] = {}
-    for plan in RulesPlanner().plans(everything(state), state):
-        found.update((plan.objects if plan is not None else None) or {})
     return found
 
 
