@@ -89,12 +89,12 @@ async def test_nobody_else_can_touch_a_table_that_is_owned(felix: Any, namespace
     host = namespaces("n1")
     node = await felix("n1", host)
     await node.add("a", "10.244.0.5")
-    listed = host.run("nft", "list", "table", "inet", "calipy")
+    listed = host.run("nft", "-s", "list", "table", "inet", "calipy")
     host.run("nft", "flush", "ruleset")
     with pytest.raises(AssertionError, match="Operation not permitted"):
         host.run("nft", "delete", "table", "inet", "calipy")
     await node.settled()
-    assert host.run("nft", "list", "table", "inet", "calipy") == listed
+    assert host.run("nft", "-s", "list", "table", "inet", "calipy") == listed
     assert not node.repairs
 
 
@@ -117,22 +117,22 @@ async def test_an_open_table_is_repaired(felix: Any, world: Any, namespaces: Any
     node = await felix("n1", host, [world.node("n2", "10.9.0.2/24")], own_table=False)
     await node.add("a", "10.244.0.5")
     await node.settled()
-    listed = host.run("nft", "list", "table", "inet", "calipy")
+    listed = host.run("nft", "-s", "list", "table", "inet", "calipy")
     assert not node.repairs
     host.run("nft", command)
     await node.until(lambda: node.repaired["nftables"], seconds=1)
-    assert sorted(host.run("nft", "list", "table", "inet", "calipy").split()) == sorted(listed.split())
+    assert sorted(host.run("nft", "-s", "list", "table", "inet", "calipy").split()) == sorted(listed.split())
 
 
 async def test_a_table_deleted_between_two_agents_is_whole_after_the_start(felix: Any, namespaces: Any) -> None:
     host = namespaces("n1")
     first = await felix("n1", host)
-    listed = host.run("nft", "list", "table", "inet", "calipy")
+    listed = host.run("nft", "-s", "list", "table", "inet", "calipy")
     first.stop()
     assert host.run("nft", "list", "ruleset")
     host.run("nft", "delete", "table", "inet", "calipy")
     await felix("n1", host)
-    assert host.run("nft", "list", "table", "inet", "calipy") == listed
+    assert host.run("nft", "-s", "list", "table", "inet", "calipy") == listed
 
 
 async def test_lost_notifications_lead_to_a_full_reading(felix: Any, world: Any, namespaces: Any, caplog: Any) -> None:
