@@ -20,7 +20,7 @@ quick test: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 # What is run at each save: laws on fewer examples, smaller crowds. `make test` tries them whole.
 quick: export CALIPY_EFFORT := quick
 quick: setup
-	@$(PY) -m pytest -q -n auto --dist worksteal tests/unit tests/contract
+	@$(PY) -m pytest -q -n $$(($$(nproc) + 1)) --dist worksteal tests/unit tests/contract  # some wait, and need no core
 
 check: setup
 	@.venv/bin/ruff check .

@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,9 +91,10 @@ class Case(Struct, frozen=True, gc=False):
     scenes: tuple[Scene, ...]
 
 
-def cases() -> list[Case]:
-    """All files, by name."""
-    return [load(path) for path in sorted(FOLDER.glob("*.yaml"))]
+@cache
+def cases() -> tuple[Case, ...]:
+    """All files, by name, read once."""
+    return tuple(load(path) for path in sorted(FOLDER.glob("*.yaml")))
 
 
 def load(path: Path) -> Case:
@@ -113,7 +115,7 @@ class _Story:
     def scenes(self) -> Iterator[Scene]:
         """One for each `packets`."""
         text = self._path.read_text()
-        for mapping in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        for mapping in yaml.compose_all(text, Loader=yaml.CSafeLoader):
             document: dict[str, Any] = yaml.SafeLoader("").construct_document(mapping)
             if "kind" in document:
                 self._put(resource(document))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -52,12 +51,15 @@ def of_packet(world: World, packet: Packet) -> Answer | None:
     return ask(world, packet.source, packet.destination, protocol, port, source_port=source_port)
 
 
-def answered(case: Case) -> Iterator[tuple[Row, Answer]]:
-    for scene in case.scenes:
-        for row in scene.rows:
-            answer = of_packet(scene.world, row.packet)
-            if answer is not None:
-                yield row, answer
+_ANSWERED: dict[str, list[tuple[Row, Answer]]] = {}
+
+
+def answered(case: Case) -> list[tuple[Row, Answer]]:
+    """Each row that is a question, with its answer: asked once for all tests."""
+    if case.name not in _ANSWERED:
+        asked = ((row, of_packet(scene.world, row.packet)) for scene in case.scenes for row in scene.rows)
+        _ANSWERED[case.name] = [(row, answer) for row, answer in asked if answer is not None]
+    return _ANSWERED[case.name]
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
