@@ -20,6 +20,7 @@ from calipy.ipam.blocks import go_time
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.links import Link
 from calipy.netlink.socket import ROUTE, NetlinkSocket
+from calipy.resources.cidrs import family_of
 
 log = logging.getLogger("calipy.agent.links")
 
@@ -193,7 +194,7 @@ class TunnelAddresses:
 
     async def tunnel_address(self, handle: str, family: int, kind: str) -> str:
         """The one that the handle holds, or a new one."""
-        held = [a for a in await self._allocator.addresses_of(handle) if (6 if ":" in a else 4) == family]
+        held = [a for a in await self._allocator.addresses_of(handle) if family_of(a) == family]
         if held:
             return held[0]
         attributes = {"node": self._node, "type": kind, "timestamp": go_time(self._now())}

@@ -15,8 +15,8 @@ from calipy.bgp.commands import SHOW_NEIGHBORS, SHOW_RECEIVED, SHOW_TOLD, refres
 from calipy.bgp.knowledge import Knowledge, refuse
 from calipy.bgp.learned import TOLD_MOST_S
 from calipy.bgp.messages import EndOfRib, Neighbor, Opened, Shutdown, Unreadable, Up
-from calipy.bgp.peers import family_of
 from calipy.bgp.standings import ESTABLISHED
+from calipy.resources.cidrs import family_of
 
 log = logging.getLogger("calipy.bgp")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from calipy.bgp.outbox import Order
-from calipy.bgp.peers import Announcement, family_of
+from calipy.bgp.peers import Announcement
+from calipy.resources.cidrs import family_of
 
 SHOW_NEIGHBORS = "show neighbor json"
 SHOW_RECEIVED = "show adj-rib in json"

@@ -7,15 +7,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.resources.cidrs import family_of
 from calipy.resources.secrets import SecretKeySelector
 
 NextHopMode = Literal["Auto", "Self", "Keep"]
 DEFAULT_HOLD_S = 90
-
-
-def family_of(address: str) -> int:
-    """4 or 6."""
-    return 6 if ":" in address else 4
 
 
 class Peer(Struct, frozen=True, gc=False, kw_only=True, order=True):

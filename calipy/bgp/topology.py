@@ -25,6 +25,7 @@ from calipy.resources.bgp_configurations import (
 )
 from calipy.resources.bgp_peers import BGPPeer, BGPPeerSpec, split_peer
 from calipy.resources.bgp_peers import problems as peer_problems
+from calipy.resources.cidrs import family_of
 from calipy.resources.durations import parse_seconds
 from calipy.resources.metadata import Problem
 from calipy.resources.selectors import parse
@@ -236,7 +237,7 @@ def _reverse_ends(view: _View, spec: BGPPeerSpec) -> Iterator[_End]:
         near = _selected(view, spec.node_selector)
     for name in near:
         for end in view.ends_of(name):
-            if (6 if ":" in end.address else 4) in families:
+            if family_of(end.address) in families:
                 yield replace(end, as_number=spec.local_as_number or end.as_number)
 
 
@@ -259,10 +260,10 @@ def _reverse(spec: BGPPeerSpec) -> BGPPeerSpec:
 
 def _session(view: _View, peer: BGPPeer, kind: str, end: _End, lines: list[str]) -> Peer | None:
     spec, name = peer.spec, f"BGPPeer {peer.metadata.name}"
-    local = view.local.get(6 if ":" in end.address else 4)
+    local = view.local.get(family_of(end.address))
     if local is None:
         if not spec.peer_selector:
-            family = 6 if ":" in end.address else 4
+            family = family_of(end.address)
             reason = f"node {view.node} has no IPv{family} address to peer from"
             lines.append(f"{name}: {Problem('spec.peerIP', spec.peer_ip, reason, 'give it one, or narrow the nodes')}")
         return None
@@ -350,7 +351,7 @@ def _mesh(view: _View, found: Peerings, lines: list[str]) -> None:
         if other.cluster_id:
             continue
         for end in view.ends_of(name):
-            local = view.local.get(6 if ":" in end.address else 4)
+            local = view.local.get(family_of(end.address))
             if local is None or local == end.address:
                 continue
             session = Peer(

@@ -9,6 +9,7 @@ from msgspec import Struct
 from calipy.cni import wiring as plans
 from calipy.cni.wiring import GATEWAYS, HOST_MAC, PodRoute, Wiring
 from calipy.netlink.rtnetlink import NUD_PERMANENT, Link
+from calipy.resources.cidrs import family_of
 
 
 class Observed(Struct, frozen=True, gc=False, kw_only=True):
@@ -65,7 +66,7 @@ def _links(wanted: Wiring, host: Link, pod: Link, mac: str) -> Iterator[str]:
 
 def _addresses(wanted: Wiring, seen: Observed) -> Iterator[str]:
     for address in wanted.addresses:
-        prefix = f"{address}/{plans.WIDTH[plans.family_of(address)]}"
+        prefix = f"{address}/{plans.WIDTH[family_of(address)]}"
         if prefix not in seen.addresses:
             yield f"address {prefix} is missing on {wanted.pod_interface} in the container"
 
@@ -95,6 +96,6 @@ def _sysctls(wanted: Wiring, seen: Observed) -> Iterator[str]:
 
 def _host_routes(wanted: Wiring, seen: Observed, index: int) -> Iterator[str]:
     for address in wanted.addresses:
-        prefix = f"{address}/{plans.WIDTH[plans.family_of(address)]}"
+        prefix = f"{address}/{plans.WIDTH[family_of(address)]}"
         if seen.host_routes.get(address) != (prefix, index):
             yield f"route {prefix} dev {wanted.interface} is missing on the node"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from calipy.cni.errors import CniError, Code
 from calipy.cni.needs import Demand, Drawn
-from calipy.cni.wiring import family_of
 from calipy.ipam.allocator import Allocator, Request
 from calipy.ipam.blocks import go_time
 from calipy.ipam.errors import IPAMError
+from calipy.resources.cidrs import family_of
 
 
 class AllocatedAddresses:

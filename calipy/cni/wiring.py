@@ -17,6 +17,7 @@ from calipy.cni.protocol import PodReference
 from calipy.netlink import attributes as nla
 from calipy.netlink import rtnetlink as rt
 from calipy.netlink.messages import Message
+from calipy.resources.cidrs import family_of
 
 HOST_MAC: Final = "ee:ee:ee:ee:ee:ee"
 GATEWAYS: Final = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
@@ -69,11 +70,6 @@ class PodRoute(Struct, frozen=True, gc=False, order=True):
 
     destination: str
     gateway: str = ""
-
-
-def family_of(address: str) -> int:
-    """4 or 6."""
-    return 6 if ":" in address else 4
 
 
 @lru_cache(_REMEMBERED)
@@ -228,7 +224,7 @@ def _neighbour(family: int, index: int) -> Message:
 def _route(route: PodRoute, index: int) -> Message:
     return rt.add_route(
         rt.Route(
-            family=6 if ":" in route.destination else 4,
+            family=family_of(route.destination),
             destination=route.destination,
             gateway=route.gateway or None,
             device=index,

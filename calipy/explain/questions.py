@@ -16,6 +16,7 @@ from calipy.conversion.pods import pod_addresses
 from calipy.conversion.workloads import named_ports
 from calipy.explain.inhabitants import World
 from calipy.resources import nodes
+from calipy.resources.cidrs import family_of
 from calipy.resources.metadata import Key, Resource
 from calipy.resources.nodes import Node
 from calipy.resources.pods import Pod
@@ -187,11 +188,6 @@ def families(source: End, destination: End, wanted: Literal["4", "6", "both"]) -
             has = " and ".join(f"IPv{family}" for family in sorted(end.addresses))
             raise Unaskable(end.name, f"has {has} alone, not IPv{asked[0]}", "ask for that family, or for another end")
     raise Unaskable(f"{source.name} and {destination.name}", "have no family in common", "name other ends")
-
-
-def family_of(address: str) -> int:
-    """4 or 6."""
-    return 6 if ":" in address else 4
 
 
 def own_addresses(node: Node) -> tuple[str, ...]:

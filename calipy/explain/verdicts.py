@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.resources.cidrs import family_of
+
 Direction = Literal["egress", "ingress"]
 Action = Literal["allow", "deny", "pass", "log"]
 
@@ -24,7 +26,7 @@ class Packet(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def family(self) -> int:
         """4 or 6."""
-        return 6 if ":" in self.destination else 4
+        return family_of(self.destination)
 
 
 class Step(Struct, frozen=True, gc=False, kw_only=True):

@@ -56,6 +56,7 @@ from calipy.felix.rules.values import (
     TransportMatch,
 )
 from calipy.model.sets import endpoint_member
+from calipy.resources.cidrs import family_of
 
 Objects = Mapping[ObjectName, Struct]
 Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
@@ -365,7 +366,7 @@ class _Way:
 
     def _addressed(self, match: AddressMatch) -> bool:
         """Of another family, it holds for nobody, negated or not."""
-        family = (6 if ":" in match.address else 4) if isinstance(match, Address) else match.family
+        family = family_of(match.address) if isinstance(match, Address) else match.family
         if family != self._packet.family:
             return False
         return self._is_addressed(match) != match.negated

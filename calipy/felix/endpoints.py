@@ -14,6 +14,7 @@ from calipy.felix.rules.compile import endpoint_owner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.links import Link
 from calipy.model.routes import MAIN_TABLE, RouteKey
+from calipy.resources.cidrs import family_of
 
 
 class Endpoints:
@@ -96,7 +97,7 @@ class Endpoints:
         state = self._dataplane.state
         owners = []
         for address in endpoint.addresses:
-            family = 6 if ":" in address else 4
+            family = family_of(address)
             metric = metric_of(state.settings, family) if state is not None else 1024
             owners.append(route_owner(RouteKey(MAIN_TABLE, host_prefix(address), metric)))
         return owners

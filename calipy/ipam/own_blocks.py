@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from calipy.ipam import claims
 from calipy.resources.block_affinities import BlockAffinity
+from calipy.resources.cidrs import family_of
 from calipy.resources.ip_pools import IPPool
 
 
@@ -42,7 +43,7 @@ class OwnBlocks:
         own = self._own()
         if family not in self._ordered:
             mine = ({a.spec.cidr for a in own if a.confirmed} | self._gained) - self._lost
-            found = (cidr for cidr in mine if (6 if ":" in cidr else 4) == family)
+            found = (cidr for cidr in mine if family_of(cidr) == family)
             self._ordered[family] = tuple(sorted(found, key=ipaddress.ip_network))
         return self._ordered[family]
 

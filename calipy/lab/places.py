@@ -16,6 +16,7 @@ from calipy.lab.cluster import Lab
 from calipy.lab.pods import Sandbox, named, sandboxes
 from calipy.lab.topology import OUTSIDE, Host
 from calipy.netlink.socket import inside
+from calipy.resources.cidrs import family_of
 
 FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -72,7 +73,7 @@ def _host(lab: Lab, host: Host) -> Place:
 
 def by_family(addresses: Iterable[str]) -> dict[int, str]:
     """Addresses by family, one of each."""
-    return {(6 if ":" in address else 4): address for address in addresses}
+    return {family_of(address): address for address in addresses}
 
 
 @contextlib.contextmanager

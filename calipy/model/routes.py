@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from calipy.model.origins import Origin
+from calipy.resources.cidrs import family_of
 
 MAIN_TABLE = 254
 NORMAL_METRIC = 1024
@@ -69,4 +70,4 @@ class Route(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def family(self) -> int:
         """4 or 6."""
-        return 6 if ":" in self.prefix else 4
+        return family_of(self.prefix)

@@ -9,6 +9,8 @@ from typing import Literal, NewType
 
 from msgspec import Struct
 
+from calipy.resources.cidrs import family_of
+
 SetId = NewType("SetId", str)
 """Calico's identity of a set: `s:<hash of the canonical selector>`, `n:<hash>` for a named port, `svc:<hash>` and
 `svcnoport:<hash>` for a service; a fixed word for the built-in ones; `nets:<hash>` and `ports:<hash>` for lists."""
@@ -60,7 +62,7 @@ class NetSet(Struct, frozen=True, gc=False):
 
     def of(self, family: int) -> tuple[str, ...]:
         """Those of one family."""
-        return tuple(net for net in self.nets if (6 if ":" in net else 4) == family)
+        return tuple(net for net in self.nets if family_of(net) == family)
 
 
 class PortSet(Struct, frozen=True, gc=False):

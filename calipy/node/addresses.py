@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from calipy.model.links import Link, LinkAddress
+from calipy.resources.cidrs import family_of
 from calipy.settings import Autodetection
 
 _EXCLUDED = re.compile(
@@ -94,7 +95,7 @@ def _detected(method: Autodetection, family: int, evidence: Evidence) -> Choice:
 def _in_order(family: int, evidence: Evidence) -> Iterator[LinkAddress]:
     """calico/node's order: the newest link first. On one link, an address that shares its subnet with others before one
     that stands alone (a virtual address, as a rule), then by number."""
-    mine = (address for address in evidence.addresses if _family(address.address) == family)
+    mine = (address for address in evidence.addresses if family_of(address.address) == family)
     alone = 32 if family == 4 else 128
 
     def rank(address: LinkAddress) -> tuple[int, bool, int]:
@@ -120,7 +121,7 @@ def _problem(method: Autodetection, family: int, address: LinkAddress, evidence:
         case "can-reach":
             return _reach_problem(method, address, evidence)
         case "kubernetes-internal-ip":
-            ours = [text for text in evidence.internal if _family(text) == family]
+            ours = [text for text in evidence.internal if family_of(text) == family]
             told = f"the Node's InternalIP is {', '.join(ours)}" if ours else f"the Node has no IPv{family} InternalIP"
             return _unless(address.address in ours, told)
     return general or _excluded(link)
@@ -164,7 +165,3 @@ def _spelled(address: LinkAddress) -> str:
 def _link_name(links: Mapping[int, Link], address: LinkAddress) -> str:
     link = links.get(address.index)
     return link.name if link else f"link {address.index}"
-
-
-def _family(address: str) -> int:
-    return 6 if ":" in address else 4

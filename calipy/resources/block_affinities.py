@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.resources.cidrs import family_of
 from calipy.resources.ipam_blocks import name_of as block_name
 from calipy.resources.metadata import Kind, Problem, Resource
 
@@ -38,7 +39,7 @@ class BlockAffinity(
     @property
     def family(self) -> int:
         """4 or 6."""
-        return 6 if ":" in self.spec.cidr else 4
+        return family_of(self.spec.cidr)
 
     @property
     def confirmed(self) -> bool:

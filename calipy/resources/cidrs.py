@@ -11,6 +11,11 @@ _CIDR = re.compile(r"[0-9A-Fa-f.:]+/[0-9]{1,3}")
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")
 
 
+def family_of(text: str) -> int:
+    """4 or 6, of an address or a CIDR that is one."""
+    return 6 if ":" in text else 4
+
+
 def network_of(text: str) -> Network:
     """The network of a CIDR, whatever bits are set behind its prefix. Raises ValueError."""
     if not _CIDR.fullmatch(text):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
+from calipy.resources.cidrs import family_of
 from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.selectors import selector_problems
@@ -55,7 +56,7 @@ class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_
     @property
     def family(self) -> int:
         """4 or 6."""
-        return 6 if ":" in self.spec.cidr else 4
+        return family_of(self.spec.cidr)
 
     @property
     def block_size(self) -> int:

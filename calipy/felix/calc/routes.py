@@ -21,6 +21,7 @@ from calipy.model.nodes import NodeAddress
 from calipy.model.origins import Origin
 from calipy.model.routes import PROTOCOL_BIRD, LearnedRoute, NextHop, Route
 from calipy.model.tunnels import Tunnel
+from calipy.resources.cidrs import family_of
 from calipy.resources.ip_pools import IPPool
 
 _WHOLE = {4: 32, 6: 128}
@@ -49,11 +50,6 @@ class Claims(Struct, frozen=True, gc=False, kw_only=True):
     pod: str | None = None
     """Other node that runs a pod of this address, which lies outside that node's own blocks."""
     learned: LearnedRoute | None = None
-
-
-def family_of(prefix: str) -> int:
-    """4 or 6."""
-    return 6 if ":" in prefix else 4
 
 
 def host_prefix(address: str) -> str:

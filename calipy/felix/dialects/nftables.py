@@ -56,6 +56,7 @@ from calipy.model.origins import Origin
 from calipy.model.sets import net_member
 from calipy.netlink import attributes as nla
 from calipy.netlink import nf_tables as nft
+from calipy.resources.cidrs import family_of
 
 _NAME_SIZE = 16
 _NFPROTO = {4: 2, 6: 10}
@@ -94,7 +95,7 @@ def render(rule: Rule) -> tuple[bytes, ...]:
     parts: list[bytes] = []
     family = None
     for match in rule.matches:
-        found = family_of(match)
+        found = address_family(match)
         parts += _match_expressions(match, found is not None and found == family)
         if found is not None:
             family = found
@@ -103,11 +104,11 @@ def render(rule: Rule) -> tuple[bytes, ...]:
     return (*parts, *((_COUNTER,) if rule.counted else ()), *_render(rule.action))
 
 
-def family_of(match: Match) -> int | None:
+def address_family(match: Match) -> int | None:
     """The family of a match's address; None for one without an address."""
     match match:
         case Address(address=address):
-            return 6 if ":" in address else 4
+            return family_of(address)
         case InSet(family=family) | InEndpoints(family=family) | OwnSource(family=family):
             return family
         case _:
@@ -136,7 +137,7 @@ _COUNTER = nft.counter()
 @lru_cache(_MOST_MATCHES)
 def _match_expressions(match: Match, family_known: bool) -> tuple[bytes, ...]:
     """Most matches of a node are the same few, endpoint by endpoint."""
-    family = family_of(match)
+    family = address_family(match)
     test = _family(family) if family is not None and not family_known else ()
     return (*test, *_render_match(match))
 
@@ -176,7 +177,7 @@ def _render_match(match: Match) -> Iterator[bytes]:
 def _render_address(match: AddressMatch) -> Iterator[bytes]:
     match match:
         case Address(side=side, address=address, negated=negated):
-            family = 6 if ":" in address else 4
+            family = family_of(address)
             yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family])
             whole, _, length = address.partition("/")
             if length:
@@ -252,7 +253,7 @@ def _render(action: Action) -> Iterator[bytes]:
             yield from _ports(ports)
             yield nft.masquerade(_nat_flags(ports), *((2, 3) if ports else ()))
         case SourceNat(address=address, ports=ports):
-            family = 6 if ":" in address else 4
+            family = family_of(address)
             yield nft.immediate(nla.pack_address(address))
             yield from _ports(ports)
             yield nft.source_nat(_NFPROTO[family], 1, _nat_flags(ports) | 1, *((2, 3) if ports else ()))

@@ -18,6 +18,7 @@ from calipy.netlink.attributes import pack_address
 from calipy.netlink.ctnetlink import Direction, Flow
 from calipy.netlink.messages import Message
 from calipy.netlink.socket import NETFILTER, NetlinkSocket, scratch
+from calipy.resources.cidrs import family_of
 
 FEW = 2000
 """Up to so many flows are dumped, some 1 us each, rather than compared by the kernel."""
@@ -123,7 +124,7 @@ class Conntrack:
             yield from ((address, message) for address in four for message in ctnetlink.delete_flows(address))
             four = []
         dumped = [*four, *(address for address in addresses if ":" in address)]
-        families = {6 if ":" in address else 4 for address in dumped}
+        families = {family_of(address) for address in dumped}
         if not dumped:
             return
         packed = [(address, pack_address(address)) for address in dumped]

@@ -20,6 +20,7 @@ from calipy.model.routes import MAIN_TABLE, PROTOCOL_BIRD, PROTOCOL_CALIPY, Rout
 from calipy.netlink import messages, rtnetlink
 from calipy.netlink.messages import Message
 from calipy.netlink.socket import NetlinkSocket
+from calipy.resources.cidrs import family_of
 
 LEARNED_LEFTOVER = Owner("leftover", "bgp")
 """Owner of routes that BGP learned before this agent started: held until BGP has said what it knows."""
@@ -153,7 +154,7 @@ class RoutesDriver:
 
     def _delete(self, name: ObjectName) -> Message:
         key = route_key(name)
-        family = 6 if ":" in key.prefix else 4
+        family = family_of(key.prefix)
         return rtnetlink.delete_route(
             rtnetlink.Route(
                 family=family,
@@ -189,7 +190,7 @@ _fingerprint = lru_cache(_FEW)(fingerprint)
 
 def netlink_route(key: RouteKey, value: KernelRoute) -> rtnetlink.Route:
     """The neutral form as rtnetlink's."""
-    family = 6 if ":" in key.prefix else 4
+    family = family_of(key.prefix)
     single = value.ways[0] if len(value.ways) == 1 else None
     several = value.ways if len(value.ways) > 1 else ()
     return rtnetlink.Route(

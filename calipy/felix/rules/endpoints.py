@@ -20,6 +20,7 @@ from calipy.felix.rules.values import Chain, ClearMark, Drop, Element, Goto, Jum
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.origins import Origin
 from calipy.model.policies import Direction, TierBinding
+from calipy.resources.cidrs import family_of
 
 _MOST_ALIKE = 1024
 """So many ways of being governed are remembered with their chains."""
@@ -134,6 +135,6 @@ def _passing_tier(binding: TierBinding, direction: Direction, of: Terms) -> Iter
 def _sources(endpoint: WorkloadEndpoint) -> dict[ObjectName, Struct]:
     """No source address but its own."""
     return {
-        names.element(names.SOURCES[6 if ":" in address else 4], f"{endpoint.interface} {address}"): _SOURCE
+        names.element(names.SOURCES[family_of(address)], f"{endpoint.interface} {address}"): _SOURCE
         for address in endpoint.addresses
     }
