@@ -9,6 +9,8 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
+from calipy.resources.definitions import Definition
+
 
 class ObjectMeta(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
     """Kubernetes meta/v1 ObjectMeta, the part that CalIPy reads or writes; other fields survive in the store."""
@@ -87,6 +89,8 @@ class Kind(Struct, Generic[R], frozen=True, gc=False, kw_only=True):
     """What its documents say in `kind`. Left out, it is `name`: two groups may call different things the same."""
     resource: str = ""
     """What the API's paths call it. Left out, it is `plural`."""
+    definition: Definition | None = None
+    """What a CustomResourceDefinition says of it; None: the API server knows the kind without one."""
 
     def __post_init__(self) -> None:
         structs.force_setattr(self, "kind", self.kind or self.name)
