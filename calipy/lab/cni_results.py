@@ -5,13 +5,13 @@ Source: CNI specification 1.1, section 5, and libcni's cache.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import msgspec
 from msgspec import Raw, Struct, field
 
+from calipy import files
 from calipy.lab.cni_failures import CniFailure, decoded
 from calipy.lab.cni_lists import NetworkList, ordered
 
@@ -94,9 +94,7 @@ class Results:
             netns=attachment.netns,
             result=Raw(result),
         )
-        new = path.with_name(f".{path.name}")
-        new.write_bytes(msgspec.json.encode(kept))
-        os.replace(new, path)
+        files.replace(path, msgspec.json.encode(kept), mode=0o600, durable=False)
 
     def kept(self, network: NetworkList, attachment: Attachment) -> bytes:
         """The result of an ADD in the list's version; empty if there is none that can be read."""
