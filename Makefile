@@ -1,4 +1,4 @@
-.PHONY: setup demo test quick check bench clean
+.PHONY: setup setup-cluster demo test test-cluster quick check bench clean
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -6,16 +6,25 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 setup:
 	@scripts/setup
 
+setup-cluster:
+	@scripts/setup cluster
+
 demo: setup
 	@.venv/bin/calipy lab demo
 
 # Every tier that this machine can run. With CI=true a tier that can't run is a failure.
 test: check
+	@[ "$$(id -u)" != 0 ] || scripts/setup cluster
 	@$(PY) scripts/test
 
+# A real Kubernetes; its programs are built first where they are missing, which takes minutes once.
+test-cluster: setup-cluster
+	@$(PY) -m tests.cluster.binaries
+	@$(PY) -m pytest -q tests/cluster
+
 # Compiled tests are kept, whatever the environment says of bytecode: compiling them costs more than half of them do.
-quick test: export PYTHONDONTWRITEBYTECODE :=
-quick test: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+quick test test-cluster: export PYTHONDONTWRITEBYTECODE :=
+quick test test-cluster: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
 # What is run at each save: laws on fewer examples, smaller crowds. `make test` tries them whole.
 quick: export CALIPY_EFFORT := quick
