@@ -56,9 +56,9 @@ def changed(what: str, stored: Document, patch: Document) -> Document:
     """`stored` with the client's `patch`. generation grows when anything but metadata and status changes.
     Equal to `stored` when nothing changes. Raises Refused when the patch renames the object, or gives a new
     finalizer to one that is being deleted."""
-    allowed = _without_server_owned(patch)
+    allowed = sent_by_client(patch)
     after = cast(Document, merge(stored, allowed))
-    _refuse_rename(what, stored, after)
+    refuse_rename(what, metadata_of(stored), metadata_of(after))
     _refuse_new_finalizers(what, stored, after)
     if _body(after) != _body(stored):
         return _with_metadata(after, generation=_generation(stored) + 1)
@@ -102,15 +102,16 @@ def _body(document: Document) -> Document:
     return {name: value for name, value in document.items() if name not in ("metadata", "status")}
 
 
-def _without_server_owned(patch: Document) -> Document:
+def sent_by_client(patch: Document) -> Document:
+    """A document or patch without the fields that are the server's."""
     meta = patch.get("metadata")
     if not isinstance(meta, dict):
         return patch
     return {**patch, "metadata": {name: value for name, value in meta.items() if name not in SERVER_OWNED}}
 
 
-def _refuse_rename(what: str, stored: Document, after: Document) -> None:
-    before, now = metadata_of(stored), metadata_of(after)
+def refuse_rename(what: str, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Raises Refused where metadata `now` has another name or namespace than before."""
     problems = [
         Problem(f"metadata.{field}", now.get(field), f"was {before.get(field)!r} and can't change", "make a new object")
         for field in ("name", "namespace")

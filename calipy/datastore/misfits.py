@@ -23,7 +23,7 @@ class Misfits:
         try:
             value = decode(kind, text)
         except Refused as refused:
-            self._log(key, revision, refused)
+            self.note(key, revision, refused)
             return None
         self.forget(key)
         return Stored(key=key, uid=uid, revision=revision, value=value)
@@ -38,7 +38,8 @@ class Misfits:
         for key in [key for key in self.reasons if key.kind == kind]:
             del self.reasons[key]
 
-    def _log(self, key: Key, revision: int, refused: Refused) -> None:
+    def note(self, key: Key, revision: int, refused: Refused) -> None:
+        """The object can't be decoded; the log says so, once for each revision."""
         self.reasons[key] = str(refused)
         if self._logged.get(key) != revision:
             self._logged[key] = revision

@@ -1,4 +1,5 @@
-"""The stores that the contract tests run on. Each comes with a back door, for what only others would write."""
+"""The embedded store, as the contract tests take it: with a back door, for what only others would write. On a real API
+server the same tests run in tests/cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.stores import Store
-from calipy.resources.metadata import Key
+from calipy.resources import ipam_handles
+from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
+from calipy.resources.metadata import Key, Kind, ObjectMeta, decode
 
 
 class BackDoor(Protocol):
@@ -72,10 +75,36 @@ async def open_store(sqlite_path: Path) -> AsyncIterator[Callable[[], Awaitable[
         await store.close()
 
 
-@pytest.fixture(params=["sqlite"])
-async def store(request: pytest.FixtureRequest, open_store: Callable[[], Awaitable[Store]]) -> Store:
+@pytest.fixture
+async def store(open_store: Callable[[], Awaitable[Store]]) -> Store:
     """A store under test, empty."""
     return await open_store()
+
+
+@pytest.fixture
+def forgotten(store: Store) -> Callable[[], Awaitable[int]]:
+    """Gives a revision from which no watch of IPAMHandles can go on."""
+
+    async def forget() -> int:
+        since = 0
+        for n in range(40):  # the stores remember 16 deletions
+            value = IPAMHandle(metadata=ObjectMeta(name=f"h{n}"), spec=IPAMHandleSpec(handle_id="h", block={}))
+            created = await store.create(ipam_handles.KIND, value)
+            since = since or created.revision
+            await store.delete(ipam_handles.KIND, created)
+        return since
+
+    return forget
+
+
+@pytest.fixture
+def plant(store: Store) -> Callable[[Kind[Any], dict[str, Any]], Awaitable[Key]]:
+    """Makes an object of a document, and tells its key."""
+
+    async def create(kind: Kind[Any], document: dict[str, Any]) -> Key:
+        return (await store.create(kind, decode(kind, msgspec.json.encode(document)))).key
+
+    return create
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from calipy.datastore.stores import Conflict, Exists, NotFound, Store, Stored
-from calipy.resources import ipam_handles, namespaces, pods
+from calipy.resources import global_network_sets, ipam_handles, network_sets
+from calipy.resources.global_network_sets import GlobalNetworkSet
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import Key, Kind, ObjectMeta, Problem, Refused
+from calipy.resources.network_sets import NetworkSet
 
-HANDLE = ipam_handles.KIND
+HANDLE, GLOBAL_SET, SET = ipam_handles.KIND, global_network_sets.KIND, network_sets.KIND
 Another = Callable[[], Awaitable[Store]]
 
 
@@ -29,8 +31,8 @@ def counting(value: IPAMHandle, count: int) -> IPAMHandle:
     return replace(value, spec=replace(value.spec, block={"10.0.0.0/26": count}))
 
 
-def pod(namespace: str, name: str, **labels: str) -> pods.Pod:
-    return pods.Pod(metadata=ObjectMeta(name=name, namespace=namespace, labels=labels))
+def network_set(namespace: str, name: str, **labels: str) -> NetworkSet:
+    return NetworkSet(metadata=ObjectMeta(name=name, namespace=namespace, labels=labels))
 
 
 async def listed(store: Store, kind: Kind[Any], **how: Any) -> list[Stored[Any]]:
@@ -67,17 +69,17 @@ async def test_get_and_create_name_the_object_in_their_errors(store: Store) -> N
 
 
 async def test_same_name_in_two_namespaces_is_two_objects(store: Store) -> None:
-    await store.create(pods.KIND, pod("one", "web"))
-    await store.create(pods.KIND, pod("two", "web"))
-    assert (await store.get(pods.KIND, "web", "two")).key == Key("Pod", "web", "two")
-    assert [s.key.namespace for s in await listed(store, pods.KIND, namespace="one")] == ["one"]
+    await store.create(SET, network_set("one", "web"))
+    await store.create(SET, network_set("two", "web"))
+    assert (await store.get(SET, "web", "two")).key == Key("NetworkSet", "web", "two")
+    assert [s.key.namespace for s in await listed(store, SET, namespace="one")] == ["one"]
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "field"),
     [
         (HANDLE, handle(""), "metadata.name"),
-        (pods.KIND, pod("", "web"), "metadata.namespace"),
+        (SET, network_set("", "web"), "metadata.namespace"),
         (HANDLE, handle("a", namespace="one"), "metadata.namespace"),
         (HANDLE, handle("a", labels={"a b": "c"}), r"metadata.labels: 'a b': can't be the name of a label"),
         (
@@ -165,7 +167,7 @@ async def test_an_object_made_anew_is_another_one(store: Store) -> None:
     await store.delete(HANDLE, old)
     new = await store.create(HANDLE, handle("a"))
     assert new.uid != old.uid
-    with pytest.raises(Conflict, match="made anew"):
+    with pytest.raises(Conflict, match="read it again"):
         await store.update(HANDLE, old, counting(old.value, 2))
     with pytest.raises(Conflict):
         await store.delete(HANDLE, old)
@@ -183,7 +185,7 @@ async def test_of_two_clients_that_race_one_loses(store: Store, open_store: Anot
 
 async def test_revisions_grow_over_all_kinds(store: Store) -> None:
     first = await store.create(HANDLE, handle("a"))
-    second = await store.create(namespaces.KIND, namespaces.Namespace(metadata=ObjectMeta(name="one")))
+    second = await store.create(GLOBAL_SET, GlobalNetworkSet(metadata=ObjectMeta(name="one")))
     third = await store.update(HANDLE, first, counting(first.value, 2))
     assert first.revision < second.revision < third.revision
 
@@ -211,15 +213,15 @@ async def test_an_empty_list_is_one_page_from_which_a_watch_can_go_on(store: Sto
 
 
 async def test_a_list_filters_by_all_labels(store: Store) -> None:
-    await store.create(pods.KIND, pod("one", "both", app="web", tier="front"))
-    await store.create(pods.KIND, pod("one", "half", app="web"))
-    await store.create(pods.KIND, pod("one", "longer", app="webb", tier="front"))
-    found = await listed(store, pods.KIND, labels={"app": "web", "tier": "front"})
+    await store.create(SET, network_set("one", "both", app="web", tier="front"))
+    await store.create(SET, network_set("one", "half", app="web"))
+    await store.create(SET, network_set("one", "longer", app="webb", tier="front"))
+    found = await listed(store, SET, labels={"app": "web", "tier": "front"})
     assert [s.key.name for s in found] == ["both"]
     old = found[0]
-    await store.update(pods.KIND, old, replace(old.value, metadata=replace(old.value.metadata, labels={"app": "db"})))
-    assert await listed(store, pods.KIND, labels={"tier": "front", "app": "web"}) == []
-    assert [s.key.name for s in await listed(store, pods.KIND, labels={"app": "db"}, namespace="one")] == ["both"]
+    await store.update(SET, old, replace(old.value, metadata=replace(old.value.metadata, labels={"app": "db"})))
+    assert await listed(store, SET, labels={"tier": "front", "app": "web"}) == []
+    assert [s.key.name for s in await listed(store, SET, labels={"app": "db"}, namespace="one")] == ["both"]
 
 
 async def test_finalizers_keep_an_object_until_the_last_is_gone(store: Store) -> None:

@@ -10,31 +10,32 @@ from msgspec.structs import replace
 
 from calipy.datastore.mirror import Mirror
 from calipy.datastore.stores import Store, Stored
-from calipy.resources import ipam_handles, namespaces
+from calipy.resources import global_network_sets, ipam_handles
+from calipy.resources.global_network_sets import GlobalNetworkSet
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import Key, ObjectMeta
 
-HANDLE, NAMESPACE = ipam_handles.KIND, namespaces.KIND
+HANDLE, SET = ipam_handles.KIND, global_network_sets.KIND
 
 
 async def write(store: Store, who: str) -> None:
-    """Creates, changes and deletes; leaves five handles and five namespaces."""
+    """Creates, changes and deletes; leaves five handles and five sets."""
     for n in range(10):
         meta = ObjectMeta(name=f"{who}{n}")
         handle = await store.create(HANDLE, IPAMHandle(metadata=meta, spec=IPAMHandleSpec(handle_id=who, block={})))
-        namespace = await store.create(NAMESPACE, namespaces.Namespace(metadata=meta))
+        a_set = await store.create(SET, GlobalNetworkSet(metadata=meta))
         handle = await store.update(
             HANDLE, handle, replace(handle.value, spec=replace(handle.value.spec, block={"x": n}))
         )
         await asyncio.sleep(0)
         if n % 2:
             await store.delete(HANDLE, handle)
-            await store.delete(NAMESPACE, namespace)
+            await store.delete(SET, a_set)
 
 
 async def test_batches_lead_to_what_the_store_holds(store: Store, open_store: Callable[[], Awaitable[Store]]) -> None:
     await write(store, "before")
-    mirror = Mirror(store, (HANDLE, NAMESPACE))
+    mirror = Mirror(store, (HANDLE, SET))
     world: dict[Key, Stored[Any]] = {}
 
     async def consume() -> None:
@@ -44,7 +45,7 @@ async def test_batches_lead_to_what_the_store_holds(store: Store, open_store: Ca
                 world.pop(event.object.key, None)
                 if event.type == "put":
                     world[event.object.key] = event.object
-            if batch.in_sync and Key("Namespace", "last") in world:
+            if batch.in_sync and Key("GlobalNetworkSet", "last") in world:
                 return
 
     async with asyncio.TaskGroup() as group:
@@ -53,15 +54,15 @@ async def test_batches_lead_to_what_the_store_holds(store: Store, open_store: Ca
         async with asyncio.TaskGroup() as writers:
             for who in ("one", "two", "three"):
                 writers.create_task(write(await open_store(), who))
-        await store.create(NAMESPACE, namespaces.Namespace(metadata=ObjectMeta(name="last")))
+        await store.create(SET, GlobalNetworkSet(metadata=ObjectMeta(name="last")))
         await consumer
         assert mirror.connected
         follower.cancel()
 
-    held = {s.key: s for kind in (HANDLE, NAMESPACE) async for page in store.list(kind) for s in page.items}
+    held = {s.key: s for kind in (HANDLE, SET) async for page in store.list(kind) for s in page.items}
     assert len(held) == 41
     assert world == held
-    assert {**mirror.current(HANDLE), **mirror.current(NAMESPACE)} == held
+    assert {**mirror.current(HANDLE), **mirror.current(SET)} == held
 
 
 async def test_an_object_that_could_not_be_decoded_is_gone_when_it_is_deleted(store: Store, back_door: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.sqlite_files import checkpoint, written_at
-from calipy.datastore.stores import Exists, Expired, Store, Unavailable
+from calipy.datastore.stores import Conflict, Exists, Expired, Store, Unavailable
 from calipy.resources import ipam_handles, namespaces
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import ObjectMeta
@@ -497,3 +497,23 @@ async def test_a_watch_misses_nothing_whoever_writes_what(sqlite_path: Path, see
     assert sorted(seen) == sorted(wanted)
     await mine.close()
     await others.close()
+
+
+async def test_a_watch_from_the_future_is_expired(store: Store) -> None:
+    with pytest.raises(Expired, match="restored"):
+        await anext(aiter(store.watch(HANDLE, 1_000_000)))
+
+
+async def test_a_bookmark_tells_of_revisions_of_other_kinds(store: Store) -> None:
+    watch = aiter(store.watch(HANDLE, (await store.create(HANDLE, handle("a"))).revision))
+    created = await store.create(namespaces.KIND, space("one"))
+    event = await anext(watch)
+    assert (event.type, event.revision) == ("bookmark", created.revision)
+
+
+async def test_an_object_made_anew_is_told_as_such(store: Store) -> None:
+    old = await store.create(HANDLE, handle("a"))
+    await store.delete(HANDLE, old)
+    await store.create(HANDLE, handle("a"))
+    with pytest.raises(Conflict, match="made anew"):
+        await store.delete(HANDLE, old)
