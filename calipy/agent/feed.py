@@ -38,7 +38,14 @@ class Source(Protocol):
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
 
-WATCHED = (*world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer", "CalipyConfiguration")
+IDLE = (
+    "HostEndpoint", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy",
+    "CalicoNodeStatus",
+)  # fmt: skip
+"""Kinds whose objects have no effect on a node: watched to be named."""
+WATCHED = (
+    *world.WATCHED, "IPReservation", "IPAMConfiguration", "BGPConfiguration", "BGPPeer", "CalipyConfiguration", *IDLE,
+)  # fmt: skip
 
 
 def watched() -> tuple[Kind[Any], ...]:

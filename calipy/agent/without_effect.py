@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from calipy.agent.feed import Feed
-from calipy.resources import felix_configurations, ip_pools
+from calipy.agent.feed import IDLE, Feed
+from calipy.resources import felix_configurations, ip_pools, kinds
 from calipy.resources.felix_configurations import FelixConfiguration, without_effect
 from calipy.resources.ip_pools import IPPool
+from calipy.resources.metadata import Key
 
 log = logging.getLogger("calipy.agent")
+
+_STAGED = "staged policies are kept, and not tried out"
+_WHY = {
+    "HostEndpoint": "policies govern pods alone",
+    "StagedNetworkPolicy": _STAGED,
+    "StagedGlobalNetworkPolicy": _STAGED,
+    "StagedKubernetesNetworkPolicy": _STAGED,
+    "CalicoNodeStatus": "nobody writes its status; `pycalicoctl node status` asks a node itself",
+}
+_MOST_NAMED = 5
 
 
 class WithoutEffect:
@@ -19,15 +30,19 @@ class WithoutEffect:
     def __init__(self) -> None:
         self._fields: dict[str, tuple[str, ...]] = {}
         self._pools: set[str] = set()
+        self._objects: dict[str, frozenset[Key]] = {}
 
     def follow(self, feed: Feed) -> None:
         """Looks at what is configured now and later."""
 
-        def look(kinds: frozenset[str]) -> None:
-            if felix_configurations.KIND.name in kinds:
+        def look(changed: frozenset[str]) -> None:
+            if felix_configurations.KIND.name in changed:
                 self.fields(feed.all(felix_configurations.KIND))
-            if ip_pools.KIND.name in kinds:
+            if ip_pools.KIND.name in changed:
                 self.encapsulation(feed.pools())
+            for name in changed.intersection(IDLE):
+                kind = kinds.BY_NAME[name]
+                self.objects(name, map(kind.key, feed.all(kind)))
 
         feed.listen(look)
 
@@ -51,3 +66,13 @@ class WithoutEffect:
                 pool.metadata.name,
                 pool.spec.ipip_mode,
             )
+
+    def objects(self, kind: str, found: Iterable[Key]) -> None:
+        """Objects of a kind that nothing here follows."""
+        there = frozenset(found)
+        fresh = sorted(there - self._objects.get(kind, frozenset()))
+        self._objects[kind] = there
+        if not fresh:
+            return
+        named, more = ", ".join(map(str, fresh[:_MOST_NAMED])), len(fresh) - _MOST_NAMED
+        log.warning("%s%s: without effect: %s", named, f" and {more} more" if more > 0 else "", _WHY[kind])

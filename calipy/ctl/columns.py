@@ -143,14 +143,19 @@ _POLICY_CELLS: Cells = (
     ("SELECTOR", lambda policy: policy.spec.selector, True),
 )
 
+_STAGED_ACTION = ("STAGEDACTION", lambda policy: policy.spec.staged_action, True)
+
 _CELLS: dict[str, Cells] = {
     "Tier": (("ORDER", _order, False), ("DEFAULTACTION", lambda tier: tier.spec.default_action, True)),
     "NetworkPolicy": _POLICY_CELLS,
     "GlobalNetworkPolicy": _POLICY_CELLS,
+    "StagedNetworkPolicy": (*_POLICY_CELLS, _STAGED_ACTION),
+    "StagedGlobalNetworkPolicy": (*_POLICY_CELLS, _STAGED_ACTION),
     "KubernetesNetworkPolicy": (
         ("PODSELECTOR", _label_selector, False),
         ("TYPES", lambda policy: ",".join(types_in_force(policy.spec)), True),
     ),
+    "StagedKubernetesNetworkPolicy": (("PODSELECTOR", _label_selector, True), _STAGED_ACTION),
     "NetworkSet": (("NETS", _nets, True),),
     "GlobalNetworkSet": (("NETS", _nets, True),),
     "Profile": (("LABELS", lambda found: ",".join(f"{k}={v}" for k, v in found.spec.labels_to_apply.items()), True),),
@@ -178,6 +183,20 @@ _CELLS: dict[str, Cells] = {
         ("PEERIP", lambda peer: peer.spec.peer_ip or peer.spec.peer_selector, False),
         ("NODE", _peer_node, False),
         ("ASN", lambda peer: str(peer.spec.as_number), False),
+    ),
+    "BGPFilter": (
+        ("NUMEXPORT", lambda found: str(len(found.spec.export_v4) + len(found.spec.export_v6)), False),
+        ("NUMIMPORT", lambda found: str(len(found.spec.import_v4) + len(found.spec.import_v6)), False),
+    ),
+    "HostEndpoint": (
+        ("NODE", lambda found: found.spec.node, False),
+        ("INTERFACE", lambda found: found.spec.interface_name, True),
+        ("IPS", lambda found: ",".join(found.spec.expected_ips), True),
+        ("PROFILES", lambda found: ",".join(found.spec.profiles), True),
+    ),
+    "CalicoNodeStatus": (
+        ("NODE", lambda found: found.spec.node, False),
+        ("CLASSES", lambda found: ",".join(found.spec.classes), True),
     ),
     "BGPConfiguration": (
         ("LOGSEVERITY", lambda found: _or_dash(found.spec.log_severity_screen), False),

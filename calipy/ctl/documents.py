@@ -20,8 +20,18 @@ from calipy.resources.metadata import Kind, Problem, Refused, decode, name_probl
 Document = dict[str, object]
 
 _CALICO = "projectcalico.org/v3"
+_EACH = "[]"
+"""In a path: every element of a list."""
 _OTHER_NAMES = {(_CALICO, "IPAMConfig"): "IPAMConfiguration"}
-_AS_NUMBERS = (("spec", "asNumber"), ("spec", "localASNumber"), ("spec", "bgp", "asNumber"))
+_FILTER_RULES = tuple(("spec", name, _EACH) for name in ("exportV4", "importV4", "exportV6", "importV6"))
+_AS_NUMBERS: tuple[tuple[str, ...], ...] = (
+    ("spec", "asNumber"),
+    ("spec", "localASNumber"),
+    ("spec", "bgp", "asNumber"),
+    *((*rule, "asPathPrefix", _EACH) for rule in _FILTER_RULES),
+    *((*rule, "operations", _EACH, "prependASPath", "prefix", _EACH) for rule in _FILTER_RULES),
+)
+"""Where AS numbers stand."""
 
 
 class Wanted(Struct, frozen=True, gc=False):
@@ -156,15 +166,26 @@ def _without_nulls(value: object) -> object:
 def _with_as_numbers(document: Document) -> Document:
     """AS numbers that are spelled as text, `64512` or `0.64512` (RFC 5396 asdot+), as the numbers that they are."""
     for path in _AS_NUMBERS:
-        present, text = _value_at(document, list(path))
-        if present and isinstance(text, str):
-            high, dot, low = text.rpartition(".")
-            if low.isdecimal() and (high.isdecimal() if dot else True) and int(low) < (1 << 16 if dot else 1 << 32):
-                document = _with(document, path, (int(high or 0) << 16) + int(low))
+        document = cast(Document, _with_as_number(document, path))
     return document
 
 
-def _with(document: Document, path: tuple[str, ...], value: object) -> Document:
-    if len(path) == 1:
-        return {**document, path[0]: value}
-    return {**document, path[0]: _with(cast(Document, document[path[0]]), path[1:], value)}
+def _with_as_number(value: object, path: tuple[str, ...]) -> object:
+    if not path:
+        return _as_number(value)
+    step, rest = path[0], path[1:]
+    if step == _EACH:
+        return [_with_as_number(member, rest) for member in value] if isinstance(value, list) else value
+    if not isinstance(value, dict) or step not in value:
+        return value
+    return {**value, step: _with_as_number(value[step], rest)}
+
+
+def _as_number(value: object) -> object:
+    """The number, or what stands there where it is none."""
+    if not isinstance(value, str):
+        return value
+    high, dot, low = value.rpartition(".")
+    if low.isdecimal() and (high.isdecimal() if dot else True) and int(low) < (1 << 16 if dot else 1 << 32):
+        return (int(high or 0) << 16) + int(low)
+    return value

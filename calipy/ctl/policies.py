@@ -10,27 +10,39 @@ import msgspec
 from msgspec import UNSET
 
 from calipy.ctl.whole import Whole, typed
-from calipy.resources import global_network_policies, network_policies, tiers
+from calipy.resources import (
+    global_network_policies,
+    network_policies,
+    staged_global_network_policies,
+    staged_network_policies,
+    tiers,
+)
 from calipy.resources.metadata import Key, Kind, Problem
 from calipy.resources.policy_rules import TIER_LABEL, plain_name, types_in_force
 
-TIERED: tuple[Kind[Any], ...] = (network_policies.KIND, global_network_policies.KIND)
+TIERED: tuple[Kind[Any], ...] = (
+    network_policies.KIND,
+    global_network_policies.KIND,
+    staged_network_policies.KIND,
+    staged_global_network_policies.KIND,
+)
 """The kinds whose objects lie in a tier."""
+STAGED = (staged_network_policies.KIND, staged_global_network_policies.KIND)
 
 
 def completed(kind: Kind[Any], value: Whole) -> Whole:
     """A policy as it is stored: by its plain name, its tier and directions said, its tier in a label; other objects as
-    they are. The policy can be decoded."""
+    they are. A staged deletion has no directions. The policy can be decoded."""
     if kind not in TIERED:
         return value
     spec = typed(kind, value).spec
     tier = spec.tier or tiers.DEFAULT
     name, labels = plain_name(value.metadata.name, tier), {**value.metadata.labels, TIER_LABEL: tier}
     metadata = msgspec.structs.replace(value.metadata, name=name, labels=labels)
-    given = {} if value.spec is UNSET else value.spec
-    return msgspec.structs.replace(
-        value, metadata=metadata, spec={**given, "tier": tier, "types": list(types_in_force(spec))}
-    )
+    completed_spec: dict[str, object] = {**({} if value.spec is UNSET else value.spec), "tier": tier}
+    if not (kind in STAGED and spec.staged_action == "Delete"):
+        completed_spec["types"] = list(types_in_force(spec))
+    return msgspec.structs.replace(value, metadata=metadata, spec=completed_spec)
 
 
 def spellings(kind: Kind[Any], name: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from calipy.ctl.sources import Given
 from calipy.ctl.writing import write
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.stores import Conflict, Stored
-from calipy.resources import bgp_configurations, ip_pools, nodes, pods
+from calipy.resources import bgp_configurations, bgp_filters, ip_pools, nodes, pods
 from calipy.resources.metadata import Kind
 
 Ctl = Callable[..., Result]
@@ -32,121 +32,6 @@ spec:
 
 def pool(name: str = "a", cidr: str = "10.1.0.0/16", more: str = "") -> str:
     return POOL.format(name=name, cidr=cidr) + more
-
-
-# The examples of Calico's reference, "Resource definitions", as they stand there.
-DOCUMENTED = {
-    "IPPool": """
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata:
-  name: my.ippool-1
-spec:
-  cidr: 10.1.0.0/16
-  ipipMode: CrossSubnet
-  natOutgoing: true
-  disabled: false
-  nodeSelector: all()
-  allowedUses:
-    - Workload
-    - Tunnel
-""",
-    "BGPPeer": """
-apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata:
-  name: some.name
-spec:
-  node: rack1-host1
-  peerIP: 192.168.1.1
-  asNumber: 63400
-""",
-    "BGPConfiguration": """
-apiVersion: projectcalico.org/v3
-kind: BGPConfiguration
-metadata:
-  name: default
-spec:
-  logSeverityScreen: Info
-  nodeToNodeMeshEnabled: true
-  nodeMeshMaxRestartTime: 120s
-  asNumber: 63400
-  serviceClusterIPs:
-  - cidr: 10.96.0.0/12
-  serviceExternalIPs:
-  - cidr: 104.244.42.129/32
-  - cidr: 172.217.3.0/24
-  listenPort: 178
-  bindMode: NodeIP
-  communities:
-  - name: bgp-large-community
-    value: 63400:300:100
-  prefixAdvertisements:
-  - cidr: 172.218.4.0/26
-    communities:
-    - bgp-large-community
-    - 63400:120
-""",
-    "FelixConfiguration": """
-apiVersion: projectcalico.org/v3
-kind: FelixConfiguration
-metadata:
-  name: default
-spec:
-  ipv6Support: false
-  ipipMTU: 1400
-  chainInsertMode: Append
-""",
-    "IPReservation": """
-apiVersion: projectcalico.org/v3
-kind: IPReservation
-metadata:
-  name: my-ipreservation-1
-spec:
-  reservedCIDRs:
-  - 192.168.2.3
-  - 10.0.2.3/32
-  - cafe:f00d::/123
-""",
-    "IPAMConfiguration": """
-apiVersion: projectcalico.org/v3
-kind: IPAMConfiguration
-metadata:
-  name: default
-spec:
-  strictAffinity: false
-  maxBlocksPerHost: 4
-  kubeVirtVMAddressPersistence: Enabled
-""",
-    "Node": """
-apiVersion: projectcalico.org/v3
-kind: Node
-metadata:
-  name: node-hostname
-spec:
-  bgp:
-    asNumber: 64512
-    ipv4Address: 10.244.0.1/24
-    ipv6Address: 2001:db8:85a3::8a2e:370:7334/120
-    ipv4IPIPTunnelAddr: 192.168.0.1
-""",
-}
-
-
-@pytest.mark.parametrize("kind", DOCUMENTED)
-def test_calicos_documented_examples_apply_as_they_stand_and_a_second_time_change_nothing(ctl: Ctl, kind: str) -> None:
-    first, second = ctl("apply", "-f", "-", stdin=DOCUMENTED[kind]), ctl("apply", "-f", "-", stdin=DOCUMENTED[kind])
-    assert (first.exit_code, first.stderr) == (0, "")
-    assert [line.split()[1] for line in first.stdout.splitlines()] == ["created"]
-    assert [line.split()[1] for line in second.stdout.splitlines()] == ["unchanged"]
-
-
-def test_what_is_printed_can_be_applied_again(ctl: Ctl) -> None:
-    ctl("apply", "-f", "-", stdin="\n---\n".join(DOCUMENTED.values()))
-    for output in ("yaml", "json"):
-        printed = ctl("get", "ippools,bgppeers,bgpconfigs,felixconfigs,reservations,ipamconfigs,nodes", "-o", output)
-        again = ctl("apply", "-f", "-", stdin=printed.stdout)
-        assert [line.split()[1] for line in again.stdout.splitlines()] == ["unchanged"] * 7, again.stderr
 
 
 def test_calicos_node_becomes_annotations_and_leaves_the_agents_own_alone(ctl: Ctl, stored: Callable[..., Any]) -> None:
@@ -167,6 +52,18 @@ def test_calicos_node_becomes_annotations_and_leaves_the_agents_own_alone(ctl: C
         "projectcalico.org/RouteReflectorClusterID": "244.0.0.1",
     }
     assert node.spec.pod_cidrs == ("10.9.0.0/24",)
+
+
+def test_as_numbers_in_dots_are_numbers_wherever_they_stand(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    prepended = "operations: [{prependASPath: {prefix: ['1.10', 7]}}]"
+    document = (
+        "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: a}\n"
+        f"spec: {{importV6: [{{action: Accept, asPathPrefix: ['64512', '1.10'], {prepended}}}]}}\n"
+    )
+    assert ctl("apply", "-f", "-", stdin=document).exit_code == 0
+    (rule,) = stored(bgp_filters.KIND, "a").value.spec.import_v6
+    assert rule.as_path_prefix == (64512, 65546)
+    assert rule.operations[0].prepend_as_path.prefix == (65546, 7)
 
 
 WRONG: list[tuple[str, str, list[str]]] = [

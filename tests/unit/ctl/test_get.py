@@ -124,7 +124,7 @@ def test_an_object_that_no_struct_fits_is_listed_and_can_be_printed(full: Ctl, s
 
 
 REFUSED = [
-    ("get gateways", "error: kind 'gateways': is not known; known are bgpconfigurations, bgppeers, "),
+    ("get gateways", "error: kind 'gateways': is not known; known are bgpconfigurations, bgpfilters, bgppeers, "),
     ("get ippools,nodes a", "error: ippools,nodes 'a': names several kinds, and names follow; write KIND/NAME"),
     ("get ippools -l tier=(", "error: selector 'tier=(': "),
     ("get ippool/a b", "error: argument 'b': stands among others of the form KIND/NAME; write KIND/NAME for each"),

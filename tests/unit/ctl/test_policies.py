@@ -13,6 +13,7 @@ from click.testing import Result
 from calipy.resources import (
     endpoint_slices,
     global_network_policies,
+    kinds,
     kubernetes_network_policies,
     network_policies,
     secrets,
@@ -102,6 +103,19 @@ def test_get(ctl: Ctl, line: str, shown: list[str]) -> None:
     if line.endswith("-o wide") and "profiles" not in line:  # there are no nodes that could report
         shown = [f"{shown[0]} PROGRAMMED", *(f"{row} 0/0" for row in shown[1:])]
     assert [" ".join(row.split()) for row in result.stdout.splitlines()] == shown
+
+
+@pytest.mark.parametrize("kind", ["StagedNetworkPolicy", "StagedGlobalNetworkPolicy"])
+def test_a_staged_policy_is_stored_as_the_policy_that_it_may_become(ctl: Ctl, stored: Stored, kind: str) -> None:
+    assert ctl("apply", "-f", "-", stdin=tier("b") + "---\n" + policy("{tier: b}", "x", kind)).exit_code == 0
+    found = stored(kinds.BY_NAME[kind], "x", "default" if kind == "StagedNetworkPolicy" else "").value
+    assert (found.spec.tier, found.spec.types) == ("b", ("Ingress",))
+    assert found.metadata.labels == {"projectcalico.org/tier": "b"}
+    assert ctl("delete", "tier", "b").stderr.startswith("error: Tier/b is refused")
+    missing = ctl("apply", "-f", "-", stdin=policy("{tier: nowhere}", "y", kind))
+    assert "spec.tier 'nowhere': does not exist; make the Tier first" in missing.stderr
+    assert ctl("apply", "-f", "-", stdin=policy("{stagedAction: Delete}", "default.z", kind)).exit_code == 0
+    assert stored(kinds.BY_NAME[kind], "z", found.metadata.namespace).value.spec.types == ()
 
 
 def test_a_long_list_of_nets_is_cut(ctl: Ctl) -> None:

@@ -25,6 +25,13 @@ from calipy.resources import kinds
         ("pods.", "Pod"), ("po.v1.", "Pod"), ("po.v1", "Pod"), ("ippools.projectcalico.org", "IPPool"),
         ("tiers", "Tier"), ("netsets", "NetworkSet"), ("gns", "GlobalNetworkSet"), ("pro", "Profile"),
         ("svc", "Service"), ("sa", "ServiceAccount"), ("endpointslices", "EndpointSlice"),
+        ("bgpfilters", "BGPFilter"), ("bf", "BGPFilter"), ("bgpf", "BGPFilter"), ("hep", "HostEndpoint"),
+        ("hostendpoints", "HostEndpoint"), ("nodestatus", "CalicoNodeStatus"),
+        ("caliconodestatuses", "CalicoNodeStatus"), ("kcc", "KubeControllersConfiguration"),
+        ("kubecontrollersconfig", "KubeControllersConfiguration"), ("snp", "StagedNetworkPolicy"),
+        ("scnp", "StagedNetworkPolicy"), ("stagedpolicies", "StagedNetworkPolicy"),
+        ("sgnps", "StagedGlobalNetworkPolicy"), ("sknp", "StagedKubernetesNetworkPolicy"),
+        ("stagedkubernetespolicy", "StagedKubernetesNetworkPolicy"),
         ("calipyconfig", "CalipyConfiguration"), ("calipyconfigurations.calipy.io", "CalipyConfiguration"),
     ],
 )  # fmt: skip
