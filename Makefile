@@ -1,4 +1,4 @@
-.PHONY: setup demo test quick check bench clean
+.PHONY: setup demo test quick check crds bench clean
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -27,6 +27,10 @@ check: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+
+# The CustomResourceDefinitions, from the kinds of calipy/resources and what their docstrings say.
+crds: setup
+	@$(PY) scripts/crds crds
 
 bench: setup
 	@$(PY) -m bench
