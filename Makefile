@@ -1,4 +1,4 @@
-.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check bench clean
+.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check crds bench clean
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -46,6 +46,10 @@ check: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+
+# The CustomResourceDefinitions, from the kinds of calipy/resources and what their docstrings say.
+crds: setup
+	@$(PY) scripts/crds crds
 
 bench: setup
 	@$(PY) -m bench

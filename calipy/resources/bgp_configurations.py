@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from calipy.resources.bgp_peers import DURATION
+from calipy.resources.definitions import Constraint, Definition, Validation, default_or_node
 from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector
@@ -21,57 +23,87 @@ class NodeMeshPassword(Struct, frozen=True, gc=False, kw_only=True, rename="came
     """Where the mesh's TCP MD5 password is kept."""
 
     secret_key_ref: SecretKeySelector
+    """The Secret and the key in it."""
 
 
 class CIDRBlock(Struct, frozen=True, gc=False, kw_only=True):
-    """One advertised service range."""
+    """One advertised range of Services' addresses."""
 
     cidr: str
+    """The range: 10.96.0.0/12."""
 
 
 class Community(Struct, frozen=True, gc=False, kw_only=True):
-    """A named community, `aa:nn` or `aa:nn:mm`."""
+    """A community under a name of its own."""
 
     name: str
+    """What prefixAdvertisements call it."""
     value: str
+    """aa:nn with numbers of 0 to 65535 (RFC 1997), or aa:nn:mm with numbers of 0 to 4294967295 (RFC 8092)."""
 
 
 class PrefixAdvertisement(Struct, frozen=True, gc=False, kw_only=True):
-    """Communities to put on routes inside `cidr`."""
+    """Communities for routes inside a range."""
 
     cidr: str
+    """The range."""
     communities: tuple[str, ...]
+    """Names of communities, or communities themselves: aa:nn or aa:nn:mm."""
 
 
 class BGPConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """Calico BGPConfigurationSpec. Of a `node.<name>` object only logSeverityScreen, listenPort,
+    """How nodes speak BGP (Calico's BGPConfigurationSpec). Of an object node.<name> only logSeverityScreen, listenPort,
     prefixAdvertisements and communities count."""
 
     as_number: int | None = None
+    """The nodes' AS number, 1 to 4294967295; a node's annotation projectcalico.org/ASNumber stands above it.
+    Default: 64512."""
     node_to_node_mesh_enabled: bool | None = None
+    """Whether every node peers with every other. Default: true."""
     node_mesh_password: NodeMeshPassword | None = None
+    """The password of the mesh's sessions (TCP MD5, RFC 2385). Default: none."""
     node_mesh_max_restart_time: str | None = None
+    """How long the mesh keeps a node's routes while its session is down (graceful restart, RFC 4724), as a duration:
+    120s, 2m. Default: 120s."""
     listen_port: int | None = None
+    """The TCP port of BGP, 1 to 65535. Default: 179."""
     bind_mode: Literal["None", "NodeIP"] | None = None
+    """None: BGP listens on every address of the node. NodeIP: on the node's own addresses alone. Default: None."""
     log_severity_screen: str = ""
+    """What BGP's log tells of: Trace, Debug, Info, Warning, Error or Fatal, and what is worse. Default: Info."""
     service_cluster_ips: tuple[CIDRBlock, ...] = field(name="serviceClusterIPs", default=())
+    """Ranges of cluster IPs that peers are told of, and Services' own addresses in them where a Service keeps its
+    traffic local (externalTrafficPolicy: Local)."""
     service_external_ips: tuple[CIDRBlock, ...] = field(name="serviceExternalIPs", default=())
+    """Ranges of external IPs that peers are told of."""
     service_load_balancer_ips: tuple[CIDRBlock, ...] = field(name="serviceLoadBalancerIPs", default=())
+    """Ranges of load balancers' addresses that peers are told of."""
     service_load_balancer_aggregation: Literal["Enabled", "Disabled"] | None = None
+    """Enabled: peers are told of the ranges of serviceLoadBalancerIPs. Disabled: of each Service's address alone.
+    Default: Enabled."""
     communities: tuple[Community, ...] = ()
+    """Names for communities, which prefixAdvertisements use; 500 at most."""
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
+    """Which communities go with routes of which ranges; 500 at most."""
     ignored_interfaces: tuple[str, ...] = ()
+    """Interfaces whose networks are not told of; * at the end stands for anything."""
     local_workload_peering_ipv4: str = field(name="localWorkloadPeeringIPV4", default="")
+    """The IPv4 address that pods peer with (BGPPeer's localWorkloadSelector)."""
     local_workload_peering_ipv6: str = field(name="localWorkloadPeeringIPV6", default="")
+    """The IPv6 address that pods peer with (BGPPeer's localWorkloadSelector)."""
     ipv4_normal_route_priority: int | None = None
+    """The metric of IPv4 routes, 1 to 2147483646, as FelixConfiguration has it. Default: 1024."""
     ipv6_normal_route_priority: int | None = None
+    """The metric of IPv6 routes, 1 to 2147483646, as FelixConfiguration has it. Default: 1024."""
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] | None = None
+    """Which routes to other nodes' pods come from BGP: those of pools without encapsulation (EnabledNoEncapOnly), with
+    IPIP (EnabledIPIPOnly), both (Enabled), or none. Default: EnabledNoEncapOnly."""
 
 
 class BGPConfiguration(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="BGPConfiguration"
 ):
-    """How nodes speak BGP."""
+    """How nodes speak BGP: default for the cluster, node.<name> for one node."""
 
     spec: BGPConfigurationSpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -186,7 +218,88 @@ def _node_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
             yield Problem(f"spec.{field_name}", "set", "has no meaning for one node", remedy)
 
 
+_BLOCKS = ("serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs")
+_OF_DEFAULT = ("asNumber", "nodeToNodeMeshEnabled", "nodeMeshPassword", "nodeMeshMaxRestartTime")
+_COMMUNITY = "self.matches('^[0-9]{1,10}:[0-9]{1,10}$') ? self.split(':').all(part, int(part) <= 65535) : "
+_LARGE_COMMUNITY = (
+    "self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') ? self.split(':').all(part, int(part) <= 4294967295) : "
+)
+
+
+def _masked(path: str) -> Validation:
+    return Validation(
+        path=path, rule="!isCIDR(self) || cidr(self) == cidr(self).masked()", message="has bits set behind its prefix"
+    )
+
+
+def _constraints() -> Iterator[Constraint]:
+    yield Constraint(path="spec.asNumber", format="int64", minimum=1, maximum=4294967295)
+    yield Constraint(path="spec.listenPort", minimum=1, maximum=65535)
+    yield Constraint(path="spec.nodeMeshMaxRestartTime", pattern=DURATION)
+    yield Constraint(path="spec.nodeMeshPassword.secretKeyRef", map_type="atomic")
+    levels = "|".join(_LEVELS)
+    yield Constraint(path="spec.logSeverityScreen", pattern=f"^(?i)({levels})?$", default="Info")
+    yield Constraint(path="spec.serviceLoadBalancerAggregation", default="Enabled")
+    for name in ("ipv4NormalRoutePriority", "ipv6NormalRoutePriority"):
+        yield Constraint(path=f"spec.{name}", minimum=1, maximum=2147483646)
+    for name in ("localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6"):
+        yield Constraint(path=f"spec.{name}", max_length=45)
+    for name in (*_BLOCKS, "communities", "prefixAdvertisements"):
+        yield Constraint(path=f"spec.{name}", list_type="set", max_items=500)
+        yield Constraint(path=f"spec.{name}[]", map_type="atomic")
+    for name in (*_BLOCKS, "prefixAdvertisements"):
+        yield Constraint(path=f"spec.{name}[].cidr", format="cidr", max_length=43)
+    yield Constraint(path="spec.communities[].name", max_length=253)
+    yield Constraint(path="spec.communities[].value", max_length=32)
+    yield Constraint(path="spec.prefixAdvertisements[].communities", max_items=50)
+    yield Constraint(path="spec.prefixAdvertisements[].communities[]", max_length=253)
+    yield Constraint(path="spec.ignoredInterfaces", list_type="set")
+
+
+def _validations() -> Iterator[Validation]:
+    yield default_or_node("BGPConfiguration")
+    for name in _OF_DEFAULT:
+        yield Validation(
+            path="",
+            field=f".spec.{name}",
+            rule=f"self.metadata.name == 'default' || !has(self.spec.{name})",
+            message="has no meaning for one node: set it on the object default",
+            reason="FieldValueForbidden",
+        )
+    for name in ("nodeMeshPassword", "nodeMeshMaxRestartTime"):
+        yield Validation(
+            path="spec",
+            field=f".{name}",
+            rule=f"!has(self.{name}) || !has(self.nodeToNodeMeshEnabled) || self.nodeToNodeMeshEnabled",
+            message="the mesh is off: enable nodeToNodeMeshEnabled, or leave it out",
+            reason="FieldValueForbidden",
+        )
+    yield Validation(
+        path="spec",
+        field=".communities",
+        rule="!has(self.communities) || size(self.communities) == 0 || "
+        "(has(self.prefixAdvertisements) && size(self.prefixAdvertisements) > 0)",
+        message="serve no prefix: set prefixAdvertisements, or leave them out",
+    )
+    yield Validation(
+        path="spec.communities[].value",
+        rule=f"{_COMMUNITY}{_LARGE_COMMUNITY}false",
+        message="is not a community: write aa:nn or aa:nn:mm",
+    )
+    for family in (4, 6):
+        yield Validation(
+            path=f"spec.localWorkloadPeeringIPV{family}",
+            rule=f"self == '' || (isIP(self) && ip(self).family() == {family})",
+            message=f"is not an IPv{family} address",
+        )
+    for name in (*_BLOCKS, "prefixAdvertisements"):
+        yield _masked(f"spec.{name}[].cidr")
+
+
 KIND = Kind(
     name="BGPConfiguration", group="projectcalico.org", version="v3", plural="bgpconfigurations",
     type=BGPConfiguration, problems=problems, short_names=("bgpconfig", "bgpconfigs"),
+    definition=Definition(
+        short_names=("bgpconfig", "bgpconfigs"), constraints=tuple(_constraints()), validations=tuple(_validations())
+    ),
 )  # fmt: skip

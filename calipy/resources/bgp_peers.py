@@ -8,6 +8,16 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from calipy.resources.definitions import (
+    SELECTOR,
+    Column,
+    Constraint,
+    Definition,
+    Validation,
+    bounded,
+    exclusive,
+    unset,
+)
 from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector
@@ -18,34 +28,58 @@ class BGPPassword(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """Where the session's TCP MD5 password is kept."""
 
     secret_key_ref: SecretKeySelector
+    """The Secret and the key in it."""
 
 
 class BGPPeerSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """Calico BGPPeerSpec: who peers (`node` | `node_selector`, both empty = all nodes) and with whom."""
+    """Which nodes peer, and with whom (Calico's BGPPeerSpec)."""
 
     node: str = ""
+    """The node that peers. Not together with nodeSelector; where both are left out, all nodes peer."""
     node_selector: str = ""
+    """The nodes that peer, by their labels: rack == "a"."""
     peer_ip: str = field(name="peerIP", default="")
-    """`ip`, `ip:port` or `[v6]:port`."""
+    """The peer's address, with a port where it isn't 179: 192.0.2.1, 192.0.2.1:1179 or [2001:db8::1]:1179. It needs
+    asNumber. One of peerIP, peerSelector and localWorkloadSelector is set."""
     peer_selector: str = ""
+    """The nodes to peer with, by their labels; their addresses and AS numbers are the nodes' own."""
     local_workload_selector: str = ""
+    """The pods on the same node to peer with, by their labels. It needs asNumber."""
     as_number: int = 0
+    """The peer's AS number, 1 to 4294967295. Left out with peerSelector."""
     local_as_number: int | None = field(name="localASNumber", default=None)
+    """The AS number that the node itself has in this session, 1 to 4294967295. Default: the node's own."""
     password: BGPPassword | None = None
+    """The session's password (TCP MD5, RFC 2385). Default: none."""
     source_address: Literal["UseNodeIP", "None"] | None = None
+    """UseNodeIP: the session comes from the node's address. None: the kernel chooses. Default: UseNodeIP."""
     next_hop_mode: Literal["Auto", "Self", "Keep"] | None = None
+    """The next hop of routes that are told to the peer: Self, the node; Keep, what it was; Auto, as BGP does it by
+    itself. Default: Auto."""
     keep_original_next_hop: bool = False
+    """An older way to say nextHopMode Keep. Default: false."""
     filters: tuple[str, ...] = ()
+    """Names of BGPFilters for the session's routes, tried in order."""
     max_restart_time: str | None = None
+    """How long the peer keeps the node's routes while its session is down (graceful restart, RFC 4724), as a duration:
+    120s, 2m. Default: 120s."""
     keepalive_time: str | None = None
+    """How often the node says that it is there, as a duration: 10s. The hold time is three times as long. Default:
+    30s."""
     num_allowed_local_as_numbers: int | None = field(name="numAllowedLocalASNumbers", default=None)
+    """How often the node's own AS number may be in the path of a route that it takes. Default: 0."""
     ttl_security: int | None = None
+    """How many hops away the peer is at most, 0 to 255: packets from further away are dropped (GTSM, RFC 5082).
+    Default: no check."""
     reachable_by: str = ""
+    """The gateway on the way to peerIP: the node has a route to the peer's very address by it. It needs peerIP."""
     reverse_peering: Literal["Auto", "Manual"] | None = None
+    """With peerSelector. Auto: the selected nodes peer back by themselves. Manual: another BGPPeer says so. Default:
+    Auto."""
 
 
 class BGPPeer(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="BGPPeer"):
-    """A peering."""
+    """A BGP session beside the full mesh between nodes: with a router of the network, or between certain nodes."""
 
     spec: BGPPeerSpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -152,7 +186,84 @@ def _selector_problems(spec: BGPPeerSpec) -> Iterator[Problem]:
         yield from selector_problems(f"spec.{name}", text)
 
 
+_AS_NUMBER_UNSET = "(!has(self.asNumber) || self.asNumber == 0)"
+_PEER_RULE = (
+    "self == '' || isIP(self) || (self.matches('^\\\\[[0-9A-Fa-f:.]+\\\\]:[0-9]{1,5}$') && "
+    "isIP(self.substring(1, self.lastIndexOf(']:'))) && ip(self.substring(1, self.lastIndexOf(']:'))).family() == 6 && "
+    "int(self.substring(self.lastIndexOf(']:') + 2)) >= 1 && int(self.substring(self.lastIndexOf(']:') + 2)) <= 65535)"
+    " || (self.matches('^[0-9.]+:[0-9]{1,5}$') && isIP(self.split(':')[0]) && "
+    "int(self.split(':')[1]) >= 1 && int(self.split(':')[1]) <= 65535)"
+)
+_TARGETS = ("peerIP", "peerSelector", "localWorkloadSelector")
+_RULES = (
+    (
+        "peerIP",
+        f"!({' && '.join(unset(f'self.{name}') for name in _TARGETS)})",
+        "names nobody to peer with: set peerIP, peerSelector or localWorkloadSelector",
+    ),
+    (
+        "asNumber",
+        f"{unset('self.peerSelector')} || {_AS_NUMBER_UNSET}",
+        "comes from the selected nodes: leave it out with peerSelector",
+    ),
+    *(
+        ("asNumber", f"{unset(f'self.{name}')} || !{_AS_NUMBER_UNSET}", f"is required with {name}")
+        for name in ("peerIP", "localWorkloadSelector")
+    ),
+    ("reachableBy", f"{unset('self.reachableBy')} || !{unset('self.peerIP')}", "needs peerIP: set it, or leave it out"),
+    (
+        "reachableBy",
+        f"{unset('self.reachableBy')} || {unset('self.peerIP')} || "
+        "self.reachableBy.contains(':') == (size(self.peerIP.split(':')) > 2)",
+        "is not of the peer's IP version",
+    ),
+    (
+        "keepOriginalNextHop",
+        "!has(self.keepOriginalNextHop) || !self.keepOriginalNextHop || !has(self.nextHopMode) || "
+        "self.nextHopMode == 'Keep'",
+        "contradicts nextHopMode: leave it out",
+    ),
+)
+"""Field of the spec, rule, message."""
+DURATION = r"^(\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))*$|^0$"
+"""A Go duration, zero or more."""
+
+_DEFINITION = Definition(
+    columns=(
+        Column(name="Node Selector", path=".spec.nodeSelector", description="The nodes that peer."),
+        Column(name="Node", path=".spec.node", description="The node that peers."),
+        Column(name="Local ASN", path=".spec.localASNumber", description="The AS number that it has in the session."),
+        Column(name="Peer Selector", path=".spec.peerSelector", description="The nodes to peer with."),
+        Column(name="Peer IP", path=".spec.peerIP", description="The peer's address."),
+        Column(name="Peer ASN", path=".spec.asNumber", description="The peer's AS number."),
+    ),
+    constraints=(
+        *bounded(SELECTOR, "spec.nodeSelector", "spec.peerSelector", "spec.localWorkloadSelector"),
+        *bounded(253, "spec.node"),
+        *bounded(64, "spec.peerIP", "spec.reachableBy"),
+        Constraint(path="spec.asNumber", format="int64", minimum=0, maximum=4294967295),
+        Constraint(path="spec.localASNumber", format="int64", minimum=1, maximum=4294967295),
+        Constraint(path="spec.numAllowedLocalASNumbers", format="int32", minimum=0),
+        Constraint(path="spec.ttlSecurity", minimum=0, maximum=255),
+        Constraint(path="spec.filters", list_type="atomic"),
+        Constraint(path="spec.maxRestartTime", pattern=DURATION),
+        Constraint(path="spec.keepaliveTime", pattern=DURATION),
+        Constraint(path="spec.password.secretKeyRef", map_type="atomic"),
+    ),
+    validations=(
+        *exclusive("spec", ("node", "nodeSelector")),
+        *exclusive("spec", _TARGETS),
+        Validation(
+            path="spec.peerIP",
+            rule=_PEER_RULE,
+            message="is no address, perhaps with a port: write ip, ip:port or [v6]:port",
+        ),
+        Validation(path="spec.reachableBy", rule="self == '' || isIP(self)", message="is not an address"),
+        *(Validation(path="spec", field=f".{name}", rule=rule, message=text) for name, rule, text in _RULES),
+    ),
+)
+
 KIND = Kind(
     name="BGPPeer", group="projectcalico.org", version="v3", plural="bgppeers", type=BGPPeer, problems=problems,
-    short_names=("bgpp", "bgpps", "bp", "bps"),
+    short_names=("bgpp", "bgpps", "bp", "bps"), definition=_DEFINITION,
 )  # fmt: skip

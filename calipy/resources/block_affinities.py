@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from calipy.resources.cidrs import family_of
+from calipy.resources.definitions import Column, Constraint, Definition
 from calipy.resources.ipam_blocks import name_of as block_name
 from calipy.resources.metadata import Kind, Problem, Resource
 
@@ -19,19 +20,24 @@ LABEL_IP_VERSION = "projectcalico.org/ip-version"
 
 
 class BlockAffinitySpec(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
-    """Calico BlockAffinitySpec. Only a confirmed claim ("" on objects of old versions) counts as owned."""
+    """Which block, and whose it is (Calico's BlockAffinitySpec)."""
 
     cidr: str
+    """The block."""
     node: str
+    """Who claims it: a node's name."""
     state: Literal["pending", "confirmed", "pendingDeletion", ""] = "pending"
+    """How far the claim is: only a confirmed one counts as owned, and an empty text, which old versions left, too."""
     type: Literal["host", "virtual", ""] = "host"
+    """Who node names: host, a node; virtual, something else, like the load balancer. Empty means host."""
     deleted: bool = False
+    """Whether the claim is to be read as if it weren't there. Default: false."""
 
 
 class BlockAffinity(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="BlockAffinity"
 ):
-    """A claim on a block."""
+    """A node's claim on a block of a pool. Nodes write it, nobody else has to."""
 
     spec: BlockAffinitySpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -73,7 +79,22 @@ def problems(affinity: BlockAffinity) -> Iterator[Problem]:
         yield Problem("spec.node", "", "is empty", "delete the object")
 
 
+_DEFINITION = Definition(
+    columns=(
+        Column(name="CIDR", path=".spec.cidr", description="The block."),
+        Column(name="Node", path=".spec.node", description="Who claims it."),
+        Column(name="Type", path=".spec.type", description="host or virtual."),
+        Column(name="State", path=".spec.state", description="How far the claim is.", wide=True),
+    ),
+    short_names=("affinity", "affinities"),
+    constraints=(
+        Constraint(path="spec.cidr", format="cidr"),
+        Constraint(path="spec.node", min_length=1),
+        Constraint(path="spec.deleted", default=False),
+    ),
+)
+
 KIND = Kind(
     name="BlockAffinity", group="projectcalico.org", version="v3", plural="blockaffinities", type=BlockAffinity,
-    problems=problems, short_names=("affinity", "affinities"),
+    problems=problems, short_names=("affinity", "affinities"), definition=_DEFINITION,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.resources.definitions import Definition, default_or_node
 from calipy.resources.metadata import Kind, Problem, Resource
 
 PolicyRecheck = Literal["Disabled", "Enabled"]
@@ -17,15 +18,17 @@ POLICY_RECHECK: PolicyRecheck = "Disabled"
 
 
 class CalipyConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is left out is decided elsewhere."""
+    """What is left out for one node is as the object default says."""
 
     policy_recheck: PolicyRecheck | None = None
+    """Enabled: connections that run already are cut when a change of policy forbids them. Disabled: they go on until
+    they end, as in Calico. Default: Disabled."""
 
 
 class CalipyConfiguration(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="CalipyConfiguration"
 ):
-    """CalIPy's own settings for the cluster, or one node."""
+    """CalIPy's own settings: default for the cluster, node.<name> for one node."""
 
     spec: CalipyConfigurationSpec = CalipyConfigurationSpec()
     api_version: Literal["calipy.io/v1alpha1"] = "calipy.io/v1alpha1"
@@ -49,4 +52,5 @@ def problems(configuration: CalipyConfiguration) -> Iterator[Problem]:
 KIND = Kind(
     name="CalipyConfiguration", group="calipy.io", version="v1alpha1", plural="calipyconfigurations",
     type=CalipyConfiguration, problems=problems, short_names=("calipyconfig", "calipyconfigs"),
+    definition=Definition(short_names=("calipyconfig",), validations=(default_or_node("CalipyConfiguration"),)),
 )  # fmt: skip

@@ -9,11 +9,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
+from calipy.resources import felix_field_types as types
+from calipy.resources.definitions import SELECTOR, Definition, Validation, unset
 from calipy.resources.durations import parse_seconds
+from calipy.resources.felix_field_types import FieldType
+from calipy.resources.felix_known_parameters import KNOWN
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.selectors import selector_problems
 
@@ -28,6 +33,8 @@ class Values(Struct, frozen=True, gc=False):
     """From text; raises ValueError."""
     allowed: str
     """The same for people."""
+    schema: FieldType
+    """What an API server is told of it."""
     json: tuple[type, ...] = (str,)
     """What an object may hold."""
 
@@ -41,6 +48,8 @@ class Parameter(Struct, frozen=True, gc=False, kw_only=True):
     """Environment variable."""
     values: Values
     default: Value
+    description: str
+    """For people: what it does, its unit, its default."""
     duration: bool = False
     """Text of objects is a Go duration; of file and environment, seconds."""
     effect: bool = True
@@ -183,224 +192,127 @@ def _features(text: str) -> Value:
 _FEATURES = ("ChecksumOffloadBroken",)
 
 
-def _choice(*names: str) -> Values:
-    return Values(_one_of(*names), f"{', '.join(names[:-1])} or {names[-1]}")
+def _choice(*names: str, schema: FieldType = None) -> Values:
+    allowed = f"{', '.join(names[:-1])} or {names[-1]}"
+    return Values(_one_of(*names), allowed, types.either(*sorted(names)) if schema is None else schema)
 
 
 def _range(low: int, high: int, meaning: str) -> Values:
-    return Values(_number(low, high), meaning.format(low=low, high=high), (int,))
+    return Values(_number(low, high), meaning.format(low=low, high=high), types.within(low, high), (int,))
 
 
-_FLAG = Values(_flag, "true or false", (bool,))
+_FLAG = Values(_flag, "true or false", types.FLAG, (bool,))
 _PORT = _range(0, 65535, "a port, {low} to {high}")
 _MTU = _range(0, 65535, "bytes, {low} (detect) to {high}")
 _METRIC = _range(1, 2147483646, "{low} to {high}")
 _SWITCH = _choice("Enabled", "Disabled")
-_LEVEL = _choice("Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None")
-_DENY = _choice("DROP", "REJECT")
+_LEVEL = _choice("Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None", schema=types.LEVEL)
+_DENY = _choice("DROP", "REJECT", schema=types.spelled("Drop", "Reject"))
+_TO_HOST = _choice("DROP", "ACCEPT", "RETURN", schema=types.spelled("Drop", "Accept", "Return"))
 _ROUTES = _choice("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly")
-_HOST = Values(_host, "an address or localhost")
-_IPV4, _IPV6 = Values(_address(4), "an IPv4 address"), Values(_address(6), "an IPv6 address")
+_HOST = Values(_host, "an address or localhost", types.TEXT)
+_IPV4 = Values(_address(4), "an IPv4 address", types.ADDRESS)
+_IPV6 = Values(_address(6), "an IPv6 address", types.ADDRESS)
 _SECONDS, _DURATION = "seconds, 0 or more", "a duration, 0 or more: 90s, 1m30s, 1.5h or 300ms"
-_TIME = Values(_seconds, _SECONDS)
+_TIME = Values(_seconds, _SECONDS, types.DURATION)
+_PREFIXES = Values(_prefixes, "names of 1 to 15 letters, digits, - and _, comma separated", types.TEXT)
+_PORT_RANGE = Values(_ports, "a port or first:last", types.PORTS, (int, str))
+_INTERFACE = Values(_interface, "an interface's name, perhaps with + at its end", types.TEXT)
+_MASK = Values(_mark_mask, "32 bits of which at least two are set", types.MASK, (int,))
+_LOG_PREFIX = Values(
+    _log_prefix,
+    "letters, digits and signs of ASCII but no quotation marks; %t, %k, %n and %p stand for tier, kind, name, and "
+    "namespace with name",
+    types.LOG_PREFIX,
+)
+_RATE = Values(_rate, "a number of 1 to 9999 and /second, /minute, /hour or /day", types.RATE)
+_PATTERN = Values(_pattern, "a regular expression", types.TEXT)
+_NETWORKS = Values(_networks, "addresses or CIDRs, comma separated", types.TEXTS, (list,))
+_FEATURE = Values(_features, "Name=true or Name=false, comma separated", types.PAIRS)
+_TIMEOUTS = Values(_timeouts, "name=duration pairs, comma separated", tuple[types.HealthTimeoutOverride, ...], (list,))
 
-_Row = tuple[str, Values, Value]
+_Row = tuple[str, Values, Value, str]
 
 _IN_EFFECT: tuple[_Row, ...] = (
-    ("interfacePrefix", Values(_prefixes, "names of 1 to 15 letters, digits, - and _, comma separated"), "cali"),
-    ("ipv6Support", _FLAG, True),
-    ("ipForwarding", _SWITCH, "Enabled"),
-    ("defaultEndpointToHostAction", _choice("DROP", "ACCEPT", "RETURN"), "DROP"),
-    ("disableConntrackInvalidCheck", _FLAG, False),
-    ("natOutgoingAddress", _IPV4, None),
-    ("natOutgoingExclusions", _choice("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly"),
-    ("natPortRange", Values(_ports, "a port or first:last", (int, str)), None),
-    ("iptablesNATOutgoingInterfaceFilter", Values(_interface, "an interface's name, perhaps with + at its end"), None),
-    ("nftablesFilterDenyAction", _DENY, "DROP"),
-    ("nftablesMarkMask", Values(_mark_mask, "32 bits of which at least two are set", (int,)), 0xFFFF0000),
-    ("logPrefix", Values(_log_prefix, "letters, digits and signs of ASCII but no quotation marks; %t, %k, %n and %p "
-     "stand for tier, kind, name, and namespace with name"), "calico-packet"),
-    ("logActionRateLimit", Values(_rate, "a number of 1 to 9999 and /second, /minute, /hour or /day"), None),
-    ("logActionRateLimitBurst", _range(1, 9999, "{low} to {high}"), 5),
-    ("mtuIfacePattern", Values(_pattern, "a regular expression"),
-     r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"),
-    ("deviceRouteProtocol", _range(0, 255, "{low} to {high}"), 80),
-    ("deviceRouteSourceAddress", _IPV4, None),
-    ("deviceRouteSourceAddressIPv6", _IPV6, None),
-    ("removeExternalRoutes", _FLAG, True),
-    ("ipv4NormalRoutePriority", _METRIC, 1024),
-    ("ipv6NormalRoutePriority", _METRIC, 1024),
-    ("programClusterRoutes", _ROUTES, "EnabledIPIPOnly"),
-    ("externalNodesList", Values(_networks, "addresses or CIDRs, comma separated", (list,)), ()),
-    ("vxlanEnabled", _FLAG, None),
-    ("vxlanMTU", _MTU, 0),
-    ("vxlanMTUV6", _MTU, 0),
-    ("vxlanPort", _range(1, 65535, "a port, {low} to {high}"), 4789),
-    ("vxlanVNI", _range(1, 16777215, "{low} to {high}"), 4096),
-    ("allowVXLANPacketsFromWorkloads", _FLAG, False),
-    ("allowIPIPPacketsFromWorkloads", _FLAG, False),
-    ("featureDetectOverride", Values(_features, "Name=true or Name=false, comma separated"), ()),
-    ("logSeverityScreen", _LEVEL, "Info"),
-    ("healthEnabled", _FLAG, False),
-    ("healthHost", _HOST, "localhost"),
-    ("healthPort", _PORT, 9099),
-    ("healthTimeoutOverrides", Values(_timeouts, "name=duration pairs, comma separated", (list,)), None),
-    ("prometheusMetricsEnabled", _FLAG, False),
-    ("prometheusMetricsHost", _HOST, ""),
-    ("prometheusMetricsPort", _PORT, 9091),
+    ("interfacePrefix", _PREFIXES, "cali",
+     "What the names of pods' interfaces on the node begin with; several, comma separated. Default: cali."),
+    ("ipv6Support", _FLAG, True, "Whether IPv6 is programmed. Default: true."),
+    ("ipForwarding", _SWITCH, "Enabled", "Whether the node is made to forward packets (sysctl). Default: Enabled."),
+    ("defaultEndpointToHostAction", _TO_HOST, "DROP",
+     "What becomes of packets from pods to their own node that the pod's egress policy allows: Drop, Accept, or"
+     " Return, which leaves them to other rules of the node. Default: Drop."),
+    ("disableConntrackInvalidCheck", _FLAG, False,
+     "Whether packets that belong to no connection (conntrack's INVALID) are let through. Default: false."),
+    ("natOutgoingAddress", _IPV4, None,
+     "The address that connections of pools with natOutgoing leave with. Default: that of the interface that "
+     "they leave by."),
+    ("natOutgoingExclusions", _choice("IPPoolsOnly", "IPPoolsAndHostIPs"), "IPPoolsOnly",
+     "Where connections of pools with natOutgoing keep their address: to pools, or to pools and nodes. Default:"
+     " IPPoolsOnly."),
+    ("natPortRange", _PORT_RANGE, None,
+     "The source ports of connections of pools with natOutgoing: a port, or first:last. Default: the kernel "
+     "chooses."),
+    ("iptablesNATOutgoingInterfaceFilter", _INTERFACE, None,
+     "The interface by which connections of pools with natOutgoing leave with another address; + at its end "
+     "stands for anything. Default: any."),
+    ("nftablesFilterDenyAction", _DENY, "DROP",
+     "What becomes of packets that a policy denies: Drop, or Reject, which tells the sender. Default: Drop."),
+    ("nftablesMarkMask", _MASK, 0xFFFF0000,
+     "The bits of a packet's mark that the rules use; two at least. Default: 4294901760 (0xffff0000)."),
+    ("logPrefix", _LOG_PREFIX, "calico-packet",
+     "What lines of the action Log begin with; %t, %k, %n and %p stand for the policy's tier, kind, name, and "
+     "namespace with name. Default: calico-packet."),
+    ("logActionRateLimit", _RATE, None,
+     "How many lines the action Log writes at most: 10/second, 100/hour. Default: no limit."),
+    ("logActionRateLimitBurst", _range(1, 9999, "{low} to {high}"), 5,
+     "How many lines may come at once under logActionRateLimit. Default: 5."),
+    ("mtuIfacePattern", _PATTERN, r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
+     "The interfaces whose smallest MTU is the network's, as a regular expression. Default: names of Ethernet, "
+     "wireless and mobile devices."),
+    ("deviceRouteProtocol", _range(0, 255, "{low} to {high}"), 80,
+     "The protocol number by which the kernel's routes are known as ours. Default: 80."),
+    ("deviceRouteSourceAddress", _IPV4, None,
+     "The IPv4 address that the node itself uses towards pods. Default: the kernel chooses."),
+    ("deviceRouteSourceAddressIPv6", _IPV6, None,
+     "The IPv6 address that the node itself uses towards pods. Default: the kernel chooses."),
+    ("removeExternalRoutes", _FLAG, True,
+     "Whether routes to pods' interfaces that others made are removed. Default: true."),
+    ("ipv4NormalRoutePriority", _METRIC, 1024, "The metric of IPv4 routes; lower wins. Default: 1024."),
+    ("ipv6NormalRoutePriority", _METRIC, 1024, "The metric of IPv6 routes; lower wins. Default: 1024."),
+    ("programClusterRoutes", _ROUTES, "EnabledIPIPOnly",
+     "Which routes to other nodes' pods are made from IPAM instead of BGP: those of pools without encapsulation"
+     " (EnabledNoEncapOnly), with IPIP (EnabledIPIPOnly), both (Enabled), or none (Disabled). Those of VXLAN "
+     "always are. Default: EnabledIPIPOnly."),
+    ("externalNodesList", _NETWORKS, (),
+     "Addresses and CIDRs outside the cluster that tunnel packets are taken from. Default: none."),
+    ("vxlanEnabled", _FLAG, None, "Whether there is a VXLAN device for IPv4. Default: where a pool needs it."),
+    ("vxlanMTU", _MTU, 0, "The MTU of the VXLAN device for IPv4, in bytes; 0 detects it. Default: 0."),
+    ("vxlanMTUV6", _MTU, 0, "The MTU of the VXLAN device for IPv6, in bytes; 0 detects it. Default: 0."),
+    ("vxlanPort", _range(1, 65535, "a port, {low} to {high}"), 4789, "VXLAN's UDP port. Default: 4789."),
+    ("vxlanVNI", _range(1, 16777215, "{low} to {high}"), 4096, "VXLAN's network number. Default: 4096."),
+    ("allowVXLANPacketsFromWorkloads", _FLAG, False, "Whether pods may send VXLAN packets. Default: false."),
+    ("allowIPIPPacketsFromWorkloads", _FLAG, False, "Whether pods may send IPIP packets. Default: false."),
+    ("featureDetectOverride", _FEATURE, (),
+     "What the kernel is said to be able to do, instead of finding out: Name=true or Name=false, comma "
+     "separated. ChecksumOffloadBroken is read. Default: nothing."),
+    ("logSeverityScreen", _LEVEL, "Info",
+     "What the log tells of: Trace, Debug, Info, Warning, Error or Fatal, and what is worse. Default: Info."),
+    ("healthEnabled", _FLAG, False, "Whether the node's health can be asked for by HTTP. Default: false."),
+    ("healthHost", _HOST, "localhost", "The address at which it is asked for. Default: localhost."),
+    ("healthPort", _PORT, 9099, "The TCP port at which it is asked for. Default: 9099."),
+    ("healthTimeoutOverrides", _TIMEOUTS, None,
+     "How long parts of the agent may be silent before they count as dead, by name. Default: each part's own."),
+    ("prometheusMetricsEnabled", _FLAG, False, "Whether metrics can be read by HTTP. Default: false."),
+    ("prometheusMetricsHost", _HOST, "", "The address at which they are read. Default: all of the node's."),
+    ("prometheusMetricsPort", _PORT, 9091, "The TCP port at which they are read. Default: 9091."),
 )  # fmt: skip
-_IN_EFFECT_TIMES: tuple[tuple[str, float], ...] = (("routeRefreshInterval", 90.0), ("nftablesRefreshInterval", 180.0))
-_KNOWN: tuple[str, ...] = tuple(
-    [
-        "interfaceExclude",
-        "failsafeInboundHostPorts",
-        "failsafeOutboundHostPorts",
-        "iptablesFilterAllowAction",
-        "iptablesFilterDenyAction",
-        "iptablesMangleAllowAction",
-        "iptablesMarkMask",
-        "iptablesBackend",
-        "iptablesRefreshInterval",
-        "iptablesPostWriteCheckInterval",
-        "iptablesLockProbeInterval",
-        "ipsetsRefreshInterval",
-        "maxIpsetSize",
-        "chainInsertMode",
-        "kubeNodePortRanges",
-        "serviceLoopPrevention",
-        "requireMTUFile",
-        "routeSource",
-        "routeSyncDisabled",
-        "routeTableRanges",
-        "routeTableRange",
-        "interfaceRefreshInterval",
-        "netlinkTimeout",
-        "ipipEnabled",
-        "ipipMTU",
-        "logSeverityFile",
-        "logSeveritySys",
-        "logFilePath",
-        "nftablesMode",
-        "nftablesFilterAllowAction",
-        "nftablesMangleAllowAction",
-        "nftablesFlowTableOffload",
-        "nftablesFlowTableDataIfacePattern",
-        "workloadSourceSpoofing",
-        "floatingIPs",
-        "endpointStatusPathPrefix",
-        "policySyncPathPrefix",
-        "ipv4ElevatedRoutePriority",
-        "ipv6ElevatedRoutePriority",
-        "liveMigrationRouteConvergenceTime",
-        "localSubnetL2Reachability",
-        "localSubnetL2ReachabilityRefreshInterval",
-        "featureGates",
-        "logDebugFilenameRegex",
-        "dataplaneWatchdogTimeout",
-        "wireguardEnabled",
-        "wireguardEnabledV6",
-        "wireguardHostEncryptionEnabled",
-        "wireguardInterfaceName",
-        "wireguardInterfaceNameV6",
-        "wireguardListeningPort",
-        "wireguardListeningPortV6",
-        "wireguardMTU",
-        "wireguardMTUV6",
-        "wireguardKeepAlive",
-        "wireguardRoutingRulePriority",
-        "wireguardThreadingEnabled",
-        "flowLogsFlushInterval",
-        "flowLogsGoldmaneServer",
-        "flowLogsLocalReporter",
-        "flowLogsPolicyEvaluationMode",
-        "flowLogsCollectorDebugTrace",
-        "prometheusGoMetricsEnabled",
-        "prometheusProcessMetricsEnabled",
-        "prometheusWireGuardMetricsEnabled",
-        "prometheusMetricsCAFile",
-        "prometheusMetricsCertFile",
-        "prometheusMetricsKeyFile",
-        "prometheusMetricsClientAuth",
-        "usageReportingEnabled",
-        "usageReportingInitialDelay",
-        "usageReportingInterval",
-        "reportingInterval",
-        "reportingTTL",
-        "endpointReportingEnabled",
-        "endpointReportingDelay",
-        "cgroupV2Path",
-        "useInternalDataplaneDriver",
-        "dataplaneDriver",
-        "goGCThreshold",
-        "goMaxProcs",
-        "goMemoryLimitMB",
-        "istioAmbientMode",
-        "istioDSCPMark",
-        "xdpEnabled",
-        "xdpRefreshInterval",
-        "genericXDPEnabled",
-        "sidecarAccelerationEnabled",
-        "awsSrcDstCheck",
-        "bpfAttachType",
-        "bpfCTLBLogFilter",
-        "bpfConnectTimeLoadBalancing",
-        "bpfConnectTimeLoadBalancingEnabled",
-        "bpfConntrackMode",
-        "bpfConntrackLogLevel",
-        "bpfConntrackTimeouts",
-        "bpfDSROptoutCIDRs",
-        "bpfDataIfacePattern",
-        "bpfDisableGROForIfaces",
-        "bpfDisableUnprivileged",
-        "bpfEnabled",
-        "bpfEnforceRPF",
-        "bpfExcludeCIDRsFromNAT",
-        "bpfExportBufferSizeMB",
-        "bpfExtToServiceConnmark",
-        "bpfExternalServiceMode",
-        "bpfForceTrackPacketsFromIfaces",
-        "bpfHostConntrackBypass",
-        "bpfHostNetworkedNATWithoutCTLB",
-        "bpfIPFragTimeout",
-        "bpfIPFragmentReassemblyEnabled",
-        "bpfJITHardening",
-        "bpfKubeProxyHealthzPort",
-        "bpfKubeProxyIptablesCleanupEnabled",
-        "bpfKubeProxyMinSyncPeriod",
-        "bpfL3IfacePattern",
-        "bpfLogFilters",
-        "bpfLogLevel",
-        "bpfMaglevMaxEndpointsPerService",
-        "bpfMaglevMaxServices",
-        "bpfMapSizeConntrack",
-        "bpfMapSizeConntrackCleanupQueue",
-        "bpfMapSizeConntrackScaling",
-        "bpfMapSizeIPSets",
-        "bpfMapSizeIfState",
-        "bpfMapSizeNATAffinity",
-        "bpfMapSizeNATBackend",
-        "bpfMapSizeNATFrontend",
-        "bpfMapSizePerCpuConntrack",
-        "bpfMapSizeRoute",
-        "bpfOverlayHostSourceIP",
-        "bpfPSNATPorts",
-        "bpfPolicyDebugEnabled",
-        "bpfProfiling",
-        "bpfRedirectToPeer",
-        "windowsManageFirewallRules",
-        "metadataAddr",
-        "metadataPort",
-        "openstackRegion",
-        "debugDisableLogDropping",
-        "debugHost",
-        "debugMemoryProfilePath",
-        "debugPort",
-        "debugSimulateCalcGraphHangAfter",
-        "debugSimulateDataplaneApplyDelay",
-        "debugSimulateDataplaneHangAfter",
-    ]
-)
-"""Calico's parameters for file and environment alone; known, without effect."""
+_IN_EFFECT_TIMES: tuple[tuple[str, float, str], ...] = (
+    ("routeRefreshInterval", 90.0,
+     "How often the kernel's routes are read back and repaired, as a duration; 0s for never. Default: 90s."),
+    ("nftablesRefreshInterval", 180.0,
+     "How often the kernel's rules and sets are read back and repaired, as a duration; 0s for never. Default: "
+     "180s."),
+)  # fmt: skip
 _OTHER_VARIABLES = {
     "ipipEnabled": "FELIX_IPINIPENABLED",
     "ipipMTU": "FELIX_IPINIPMTU",
@@ -429,12 +341,18 @@ def _parameters() -> Iterator[Parameter]:
     def variable(name: str) -> str:
         return _OTHER_VARIABLES.get(name, f"FELIX_{name.upper()}")
 
-    for name, values, default in _IN_EFFECT:
-        yield Parameter(name=name, variable=variable(name), values=values, default=default)
-    for name, seconds in _IN_EFFECT_TIMES:
-        yield Parameter(name=name, variable=variable(name), values=_TIME, default=seconds, duration=True)
-    for name in _KNOWN:
-        yield Parameter(name=name, variable=variable(name), values=Values(_text, ""), default=None, effect=False)
+    for name, values, default, text in _IN_EFFECT:
+        yield Parameter(name=name, variable=variable(name), values=values, default=default, description=text)
+    for name, seconds, text in _IN_EFFECT_TIMES:
+        yield Parameter(
+            name=name, variable=variable(name), values=_TIME, default=seconds, duration=True, description=text
+        )
+    for name, schema, text in KNOWN:
+        description = f"{text} Known, without effect."
+        unread = Values(_text, "", schema)
+        yield Parameter(
+            name=name, variable=variable(name), values=unread, default=None, effect=False, description=description
+        )
 
 
 PARAMETERS: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _parameters()}
@@ -489,9 +407,12 @@ def from_file(text: str) -> tuple[dict[str, Value], list[str]]:
 class FelixConfiguration(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="FelixConfiguration"
 ):
-    """Felix's settings for the cluster, some nodes, or one. `spec` holds the fields as they stand in the object."""
+    """Settings of the nodes' agents: default for the cluster, node.<name> for one node, any other name for the nodes
+    that its nodeSelector chooses. Of several the more special one decides, field by field; file and environment of a
+    node's agent stand above them."""
 
     spec: dict[str, object] = {}
+    """The settings. What is left out is decided elsewhere, or by default."""
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
 
     @property
@@ -588,7 +509,62 @@ def without_effect(configuration: FelixConfiguration) -> tuple[str, ...]:
     return tuple(name for name in spec if name in PARAMETERS and not PARAMETERS[name].effect and spec[name] is not None)
 
 
+def _spec_type() -> type[Struct]:
+    """The spec as the API server is told of it."""
+    selector = "Which nodes an object of another name than default and node.<name> is for, by their labels."
+    fields = [("nodeSelector", selector, types.told(str, maxLength=SELECTOR))]
+    fields += [(parameter.name, parameter.description, parameter.values.schema) for parameter in PARAMETERS.values()]
+    return msgspec.defstruct(
+        "FelixConfigurationSpec",
+        [(name, Annotated[schema, Meta(description=text)], None) for name, text, schema in fields],
+    )
+
+
+_NAMED = "(self.metadata.name == 'default' || self.metadata.name.startsWith('node.'))"
+_TABLES = "self.min >= 1 && self.max >= self.min"
+
+
+def _validations() -> Iterator[Validation]:
+    yield Validation(
+        path="",
+        field=".spec.nodeSelector",
+        rule=f"!{_NAMED} || {unset('self.spec.nodeSelector')}",
+        message="an object called default or node.<name> chooses its nodes by its name: leave it out",
+        reason="FieldValueForbidden",
+    )
+    yield Validation(
+        path="",
+        field=".metadata.name",
+        rule=f"{_NAMED} || !{unset('self.spec.nodeSelector')}",
+        message="no node reads it: name it default or node.<node>, or set spec.nodeSelector",
+    )
+    for name, family in (
+        ("natOutgoingAddress", 4),
+        ("deviceRouteSourceAddress", 4),
+        ("deviceRouteSourceAddressIPv6", 6),
+    ):
+        yield Validation(
+            path=f"spec.{name}",
+            rule=f"self == '' || (isIP(self) && ip(self).family() == {family})",
+            message=f"is not an IPv{family} address",
+        )
+    yield Validation(
+        path="spec",
+        field=".routeTableRange",
+        rule="!has(self.routeTableRange) || !has(self.routeTableRanges)",
+        message="can't be combined with routeTableRanges: leave it out",
+        reason="FieldValueForbidden",
+    )
+    yield Validation(
+        path="spec.routeTableRange", rule=f"{_TABLES} && self.max <= 250", message="is not within 1 to 250"
+    )
+    yield Validation(path="spec.routeTableRanges[]", rule=_TABLES, message="is no range of route tables, 1 and above")
+
+
+_DEFINITION = Definition(holds=(("spec", _spec_type),), validations=tuple(_validations()))
+
 KIND = Kind(
     name="FelixConfiguration", group="projectcalico.org", version="v3", plural="felixconfigurations",
     type=FelixConfiguration, problems=problems, short_names=("felixconfig", "felixconfigs"),
+    definition=_DEFINITION,
 )  # fmt: skip

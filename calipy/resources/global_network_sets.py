@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 from calipy.resources.metadata import Kind, Problem, Resource
-from calipy.resources.network_sets import NetworkSetSpec, set_problems
+from calipy.resources.network_sets import NetworkSetSpec, set_definition, set_problems
 
 
 class GlobalNetworkSet(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="GlobalNetworkSet"
 ):
-    """A set of the whole cluster."""
+    """Addresses outside the cluster under labels, for the selectors of rules; in reach of all policies."""
 
     spec: NetworkSetSpec = NetworkSetSpec()
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -26,4 +26,5 @@ def problems(found: GlobalNetworkSet) -> Iterator[Problem]:
 KIND = Kind(
     name="GlobalNetworkSet", group="projectcalico.org", version="v3", plural="globalnetworksets",
     type=GlobalNetworkSet, problems=problems, short_names=("gns", "gnetset", "gnetsets"),
+    definition=set_definition("gns"),
 )  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from calipy.resources.cidrs import family_of
-from calipy.resources.conditions import Condition
+from calipy.resources.conditions import CONSTRAINTS, Condition
+from calipy.resources.definitions import SELECTOR, Column, Constraint, Definition, Validation, bounded
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.selectors import selector_problems
 
@@ -22,32 +23,52 @@ _FORBIDDEN = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80
 
 
 class IPPoolSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """Calico IPPoolSpec. `cidr` and `block_size` can't change once set."""
+    """The range, who may draw from it, and how its addresses are reached from other nodes (Calico's IPPoolSpec)."""
 
     cidr: str
+    """The range: address and prefix length, 10.244.0.0/16 or fd00:10:244::/48. It can't be changed, overlaps no other
+    pool and no link-local range, and has room for one block at least."""
     block_size: int = 0
-    """Prefix length of the pool's blocks; 0 stands for the default, 26 (IPv4) or 122 (IPv6)."""
+    """The prefix length of blocks: nodes claim the pool's addresses block by block. 20 to 32 for IPv4, 116 to 128 for
+    IPv6; it can't be changed. Default, also for 0: 26 for IPv4 (64 addresses), 122 for IPv6 (64)."""
     ipip_mode: Encapsulation = "Never"
+    """Whether packets between nodes to the pool's addresses travel inside IP (protocol 4): Always; CrossSubnet, only
+    where the nodes are in different subnets; Never. For IPv4 only, and not together with vxlanMode. Default: Never."""
     vxlan_mode: Encapsulation = "Never"
+    """Whether packets between nodes to the pool's addresses travel inside VXLAN (UDP, port 4789 unless
+    FelixConfiguration says otherwise): Always; CrossSubnet, only where the nodes are in different subnets; Never, where
+    the network between nodes can route the pool's blocks. VXLAN needs no BGP, and takes 50 bytes (IPv4) or 70 (IPv6)
+    of each packet. Not together with ipipMode. Default: Never."""
     nat_outgoing: bool = False
+    """Whether a connection from the pool's addresses to somewhere outside all pools leaves with the node's address
+    (masquerading). Needed where the world outside knows no way back to pods. Default: false."""
     disabled: bool = False
-    """No new addresses; what is given out stays, and stays routed."""
+    """Whether no new addresses are given out. Addresses that are given out stay, and stay routed. Default: false."""
     disable_bgp_export: bool = field(name="disableBGPExport", default=False)
+    """Whether BGP peers are told nothing of the pool's routes. Default: false."""
     node_selector: str = "all()"
+    """Which nodes may claim blocks of the pool, by their labels: zone == "a". Default: all()."""
     namespace_selector: str = ""
-    """Which namespaces may draw from the pool, by their own labels; empty = all."""
+    """Which namespaces' pods may draw from the pool, by the namespaces' labels. Only with allowedUses [Workload]. Empty
+    means all. Default: empty."""
     allowed_uses: tuple[Use, ...] = ("Workload", "Tunnel")
+    """What addresses are given out for: Workload, for pods; Tunnel, for the nodes' tunnel devices; LoadBalancer, for
+    Services, which stands alone and takes no encapsulation. Default: Workload and Tunnel."""
     assignment_mode: Literal["Automatic", "Manual"] = "Automatic"
+    """Automatic: everybody who may, draws from the pool. Manual: only who asks for it by name (annotations
+    cni.projectcalico.org/ipv4pools and ipv6pools) or by address. Default: Automatic."""
 
 
 class IPPoolStatus(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """`Allocatable` is False with reason CIDROverlap, Terminating or PoolDisabled."""
+    """What a controller has seen of it (Calico's IPPoolStatus)."""
 
     conditions: tuple[Condition, ...] = ()
+    """Allocatable: whether addresses can be drawn from the pool. It is False with reason CIDROverlap, Terminating or
+    PoolDisabled."""
 
 
 class IPPool(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="IPPool"):
-    """A pool of addresses."""
+    """A range that pods, tunnels and load balancers draw addresses from."""
 
     spec: IPPoolSpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -218,7 +239,108 @@ def _network(pool: IPPool) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
         return None
 
 
+_EFFECTIVE = "(has({0}.blockSize) && {0}.blockSize != 0 ? {0}.blockSize : ({0}.cidr.contains(':') ? 122 : 26))"
+"""CEL: a pool's block size, the default applied."""
+_NEVER = "(!has(self.{0}) || self.{0} == 'Never')"
+_LOAD_BALANCER = "(has(self.allowedUses) && 'LoadBalancer' in self.allowedUses)"
+_RULES = (
+    (
+        "blockSize",
+        "!has(self.blockSize) || self.blockSize == 0 || (self.cidr.contains(':') ? "
+        "self.blockSize >= 116 && self.blockSize <= 128 : self.blockSize >= 20 && self.blockSize <= 32)",
+        "is a block's prefix length: 20 to 32 in IPv4, 116 to 128 in IPv6",
+    ),
+    (
+        "blockSize",
+        f"{_EFFECTIVE.format('self')} == {_EFFECTIVE.format('oldSelf')}",
+        "can't be changed: make a new pool, disable this one, and delete it when its addresses are given back",
+    ),
+    (
+        "cidr",
+        f"(has(self.disabled) && self.disabled) || !isCIDR(self.cidr) || "
+        f"cidr(self.cidr).prefixLength() <= {_EFFECTIVE.format('self')}",
+        "is smaller than one block: widen the range or raise blockSize",
+    ),
+    ("ipipMode", f"!self.cidr.contains(':') || {_NEVER.format('ipipMode')}", "IPIP carries IPv4 only: use vxlanMode"),
+    (
+        "vxlanMode",
+        f"{_NEVER.format('ipipMode')} || {_NEVER.format('vxlanMode')}",
+        "can't be combined with ipipMode: set one of them to Never",
+    ),
+    (
+        "allowedUses",
+        f"!{_LOAD_BALANCER} || size(self.allowedUses) == 1",
+        "LoadBalancer must stand alone: use two pools",
+    ),
+    (
+        "allowedUses",
+        f"!{_LOAD_BALANCER} || ({_NEVER.format('ipipMode')} && {_NEVER.format('vxlanMode')})",
+        "LoadBalancer takes no encapsulation: set ipipMode and vxlanMode to Never",
+    ),
+    (
+        "disableBGPExport",
+        f"!{_LOAD_BALANCER} || !has(self.disableBGPExport) || !self.disableBGPExport",
+        "a LoadBalancer pool must be exported: set it to false",
+    ),
+    (
+        "nodeSelector",
+        f"!{_LOAD_BALANCER} || !has(self.nodeSelector) || self.nodeSelector in ['', 'all()']",
+        "a LoadBalancer pool serves all nodes: write all()",
+    ),
+    (
+        "namespaceSelector",
+        "!has(self.namespaceSelector) || self.namespaceSelector == '' || "
+        "(has(self.allowedUses) && !('Tunnel' in self.allowedUses))",
+        "tunnels have no namespace: set allowedUses to [Workload]",
+    ),
+)
+"""Field of the spec, rule, message."""
+_CIDR_RULES = (
+    ("self == oldSelf", "can't be changed: make a new pool, disable this one, and delete it when it is empty"),
+    ("!isCIDR(self) || cidr(self) == cidr(self).masked()", "has bits set behind its prefix"),
+    *(
+        (
+            f"!isCIDR(self) || !(cidr('{network}').containsCIDR(self) || cidr(self).containsCIDR('{network}'))",
+            f"overlaps the link-local range {network}: choose another range",
+        )
+        for network in _FORBIDDEN
+    ),
+)
+
+_DEFINITION = Definition(
+    columns=(
+        Column(name="CIDR", path=".spec.cidr", description="The range."),
+        Column(name="NAT", path=".spec.natOutgoing", type="boolean", description="Masquerading.", wide=True),
+        Column(name="IPIPMode", path=".spec.ipipMode", description="When IPIP is used.", wide=True),
+        Column(name="VXLANMode", path=".spec.vxlanMode", description="When VXLAN is used.", wide=True),
+        Column(name="Disabled", path=".spec.disabled", type="boolean", description="No new addresses.", wide=True),
+        Column(name="NodeSelector", path=".spec.nodeSelector", description="Nodes that may draw from it.", wide=True),
+        Column(
+            name="Allocatable",
+            path=".status.conditions[?(@.type=='Allocatable')].status",
+            description="Whether addresses can be drawn from it.",
+            wide=True,
+        ),
+    ),
+    constraints=(
+        Constraint(path="spec.cidr", format="cidr", max_length=48),
+        Constraint(path="spec.blockSize", minimum=0, maximum=128),
+        Constraint(path="spec.ipipMode", default="Never"),
+        Constraint(path="spec.vxlanMode", default="Never"),
+        Constraint(path="spec.nodeSelector", default="all()"),
+        Constraint(path="spec.allowedUses", list_type="set", min_items=1, max_items=3, default=("Workload", "Tunnel")),
+        Constraint(path="spec.assignmentMode", default="Automatic"),
+        *bounded(SELECTOR, "spec.nodeSelector", "spec.namespaceSelector"),
+        *CONSTRAINTS,
+    ),
+    validations=(
+        *(Validation(path="spec.cidr", rule=rule, message=message) for rule, message in _CIDR_RULES),
+        *(Validation(path="spec", field=f".{name}", rule=rule, message=text) for name, rule, text in _RULES),
+    ),
+    status=True,
+)
+
 KIND = Kind(
     name="IPPool", group="projectcalico.org", version="v3", plural="ippools", type=IPPool, problems=problems,
-    changes=changes, short_names=("ipp", "ipps", "ippool", "pool", "pools"),
+    changes=changes, short_names=("ipp", "ipps", "ippool", "pool", "pools"), definition=_DEFINITION,
 )  # fmt: skip

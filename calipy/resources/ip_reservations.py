@@ -8,19 +8,22 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from calipy.resources.definitions import Constraint, Definition, Validation
 from calipy.resources.metadata import Kind, Problem, Resource
 
 
 class IPReservationSpec(Struct, frozen=True, gc=False, kw_only=True):
-    """Calico IPReservationSpec."""
+    """The ranges (Calico's IPReservationSpec)."""
 
     reserved_cidrs: tuple[str, ...] = field(name="reservedCIDRs", default=())
+    """Addresses and CIDRs that are given out to nobody who doesn't ask for one by its address. What is given out
+    already stays."""
 
 
 class IPReservation(
     Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="IPReservation"
 ):
-    """Reserved ranges."""
+    """Addresses of pools that are not given out by themselves."""
 
     spec: IPReservationSpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -40,4 +43,17 @@ def problems(reservation: IPReservation) -> Iterator[Problem]:
 KIND = Kind(
     name="IPReservation", group="projectcalico.org", version="v3", plural="ipreservations", type=IPReservation,
     problems=problems, short_names=("reservation", "reservations"),
+    definition=Definition(
+        constraints=(
+            Constraint(path="spec.reservedCIDRs", list_type="set", max_items=100_000),
+            Constraint(path="spec.reservedCIDRs[]", max_length=43),
+        ),
+        validations=(
+            Validation(
+                path="spec.reservedCIDRs[]",
+                rule="isCIDR(self) || isIP(self)",
+                message="is neither an address nor a CIDR: write 10.244.0.0/28",
+            ),
+        ),
+    ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from calipy.resources.definitions import Column, Constraint, Definition
 from calipy.resources.metadata import Kind, Problem, Resource
 
 
@@ -16,36 +17,44 @@ class AllocationAttribute(Struct, frozen=True, gc=False, kw_only=True, omit_defa
     """What is known of one holder. An entry with only `releasedAt` stands for addresses that cool down."""
 
     handle_id: str | None = None
+    """The holder, as IPAMHandle has it."""
     secondary: dict[str, str] = {}
     """Calico's active owner attributes: pod, namespace, node, timestamp, type, service, ..."""
     alternate_owner_attrs: dict[str, str] = msgspec.field(name="alternateOwnerAttrs", default={})
+    """The same of a second owner, while a virtual machine moves."""
     released_at: str | None = msgspec.field(name="releasedAt", default=None)
     """RFC 3339 time of the release."""
 
 
 class IPAMBlockSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """Calico IPAMBlockSpec. An address's ordinal is its distance from the block's first address."""
+    """The block's addresses, each by its ordinal: its distance from the first one (Calico's IPAMBlockSpec)."""
 
     cidr: str
+    """The block."""
     allocations: tuple[int | None, ...]
     """Ordinal -> index into `attributes`, None where free; as long as the block."""
     unallocated: tuple[int, ...]
     """Free ordinals, first in, first out: given from the head, freed to the tail."""
     attributes: tuple[Raw, ...]
-    """JSON of AllocationAttribute; kept as text so that a field unknown to us survives a write."""
+    """Who holds addresses: what allocations point at."""
+    # JSON of AllocationAttribute, kept as text so that a field unknown to us survives a write.
     affinity: str | None = None
-    """`host:<node>` or `virtual:<name>`; None = nobody's."""
+    """Whose the block is: `host:<node>` or `virtual:<name>`. Left out, nobody's."""
     affinity_claim_time: str | None = None
+    """Since when (RFC 3339)."""
     sequence_number: int = 0
+    """Counts the block's changes, from the time of its making (nanoseconds since 1970)."""
     sequence_number_for_allocation: dict[str, int] = {}
     """Decimal ordinal -> the block's sequence number when that address was given out."""
     deleted: bool = False
+    """Whether the block is to be read as if it weren't there."""
     strict_affinity: bool = msgspec.field(name="strictAffinity", default_factory=lambda: False)
-    """Means nothing any more, but the schema requires it: the factory keeps it from being left out as a default."""
+    """Means nothing any more, but has to be there."""
+    # By a factory, so that it isn't left out as a default.
 
 
 class IPAMBlock(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="IPAMBlock"):
-    """A block of addresses."""
+    """A block of a pool: who holds it, and who holds each of its addresses. Nodes write it, nobody else has to."""
 
     spec: IPAMBlockSpec
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -77,6 +86,24 @@ def problems(block: IPAMBlock) -> Iterator[Problem]:
             yield Problem(f"spec.allocations[{ordinal}]", index, reason, "release the address")
 
 
+_ATTRIBUTES = "spec.attributes[]"
+_DEFINITION = Definition(
+    columns=(
+        Column(name="CIDR", path=".spec.cidr", description="The block."),
+        Column(name="Affinity", path=".spec.affinity", description="Whose it is."),
+    ),
+    holds=((_ATTRIBUTES, lambda: AllocationAttribute),),
+    constraints=(
+        Constraint(path="spec.cidr", format="cidr"),
+        Constraint(path="spec.affinity", pattern=r"^(host|virtual):[a-zA-Z0-9\.\-_]+$"),
+        Constraint(path="spec.affinityClaimTime", format="date-time"),
+        Constraint(path="spec.sequenceNumber", format="int64", default=0),
+        Constraint(path="spec.sequenceNumberForAllocation[]", format="int64"),
+        Constraint(path=f"{_ATTRIBUTES}.releasedAt", format="date-time"),
+    ),
+)
+
 KIND = Kind(
-    name="IPAMBlock", group="projectcalico.org", version="v3", plural="ipamblocks", type=IPAMBlock, problems=problems
+    name="IPAMBlock", group="projectcalico.org", version="v3", plural="ipamblocks", type=IPAMBlock, problems=problems,
+    definition=_DEFINITION,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from calipy.resources.cidrs import network_or_address
+from calipy.resources.definitions import Constraint, Definition, Validation
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, ObjectMeta, Problem, Resource
 
@@ -17,13 +18,14 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 
 
 class NetworkSetSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Calico NetworkSetSpec, and GlobalNetworkSetSpec: addresses and CIDRs."""
+    """The addresses (Calico's NetworkSetSpec, and GlobalNetworkSetSpec)."""
 
     nets: tuple[str, ...] = ()
+    """Addresses and CIDRs of both IP versions, 100000 at most."""
 
 
 class NetworkSet(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="NetworkSet"):
-    """A set of a namespace."""
+    """Addresses outside the cluster under labels, for the selectors of rules; in reach of one namespace's policies."""
 
     spec: NetworkSetSpec = NetworkSetSpec()
     api_version: Literal["projectcalico.org/v3"] = "projectcalico.org/v3"
@@ -54,7 +56,25 @@ def problems(found: NetworkSet) -> Iterator[Problem]:
     return set_problems(found.metadata, found.spec)
 
 
+def set_definition(*short_names: str) -> Definition:
+    """Of a kind with a NetworkSetSpec."""
+    return Definition(
+        short_names=short_names,
+        constraints=(
+            Constraint(path="spec.nets", list_type="set", max_items=MOST_NETS),
+            Constraint(path="spec.nets[]", max_length=43),
+        ),
+        validations=(
+            Validation(
+                path="spec.nets[]",
+                rule="isCIDR(self) || isIP(self)",
+                message="is neither an address nor a CIDR: write 192.0.2.1 or 192.0.2.0/24",
+            ),
+        ),
+    )
+
+
 KIND = Kind(
     name="NetworkSet", group="projectcalico.org", version="v3", plural="networksets", type=NetworkSet,
-    problems=problems, short_names=("netset", "netsets"), namespaced=True,
+    problems=problems, short_names=("netset", "netsets"), namespaced=True, definition=set_definition(),
 )  # fmt: skip

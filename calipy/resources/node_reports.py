@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.resources.definitions import Definition
 from calipy.resources.metadata import Key, Kind, Problem, Resource
 
 REPORTED = (
@@ -23,20 +24,26 @@ class Shortfall(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True,
     """An object that is not in force on the node as it is written, and why."""
 
     kind: str
+    """The object's kind; KubernetesNetworkPolicy is Kubernetes' own NetworkPolicy."""
     namespace: str = ""
+    """Its namespace, where it has one."""
     name: str
+    """Its name."""
     reason: str
+    """What is in force instead, and why."""
 
 
 class NodeReportStatus(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """`programmed`: kind -> resourceVersion up to which all is in the kernel, but for `exceptions`."""
+    """How far the node's kernel is behind the cluster's policies."""
 
     programmed: dict[str, str] = {}
+    """Kind -> resourceVersion up to which all objects of the kind are in the kernel, but for exceptions."""
     exceptions: tuple[Shortfall, ...] = ()
+    """Objects that are not in force as they are written."""
 
 
 class NodeReport(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="NodeReport"):
-    """A node's report; nobody but its agent writes it."""
+    """What of the policies is in force on the node of this name. Nobody but the node's agent writes it."""
 
     status: NodeReportStatus = NodeReportStatus()
     api_version: Literal["calipy.io/v1alpha1"] = "calipy.io/v1alpha1"
@@ -77,4 +84,6 @@ def status(programmed: Mapping[str, int], shortfalls: Mapping[Key, str]) -> Node
 KIND = Kind(
     name="NodeReport", group="calipy.io", version="v1alpha1", plural="nodereports", type=NodeReport,
     problems=problems, short_names=("nr",),
+    # No status subresource: its agent alone writes it, and makes it with what it has to say.
+    definition=Definition(short_names=("nr",)),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from calipy.resources.cidrs import is_masked, network_of
 from calipy.resources.labels import annotation_problems
@@ -83,11 +83,9 @@ def _rule_problems(field: str, rule: Rule) -> Iterator[Problem]:
     yield from _protocol_problems(field, rule)
     yield from _icmp_problems(f"{field}.icmp", rule.icmp)
     yield from _icmp_problems(f"{field}.notICMP", rule.not_icmp)
-    if rule.http is not UNSET:
+    if rule.http is not None:
         reason = "needs a proxy that reads HTTP, which CalIPy doesn't have"
-        yield Problem(
-            f"{field}.http", bytes(rule.http).decode(), reason, "match addresses and ports, and leave http out"
-        )
+        yield Problem(f"{field}.http", _shown(rule.http), reason, "match addresses and ports, and leave http out")
     yield from _entity_problems(f"{field}.source", rule.source)
     yield from _entity_problems(f"{field}.destination", rule.destination)
     yield from _ports_problems(field, rule)

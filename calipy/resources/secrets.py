@@ -12,11 +12,14 @@ from calipy.resources.metadata import Kind, Resource, no_problems
 
 
 class SecretKeySelector(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """core/v1 SecretKeySelector: the key `key` of the Secret `name` in the agent's namespace."""
+    """One key of a Secret in the agent's own namespace (Kubernetes' core/v1 SecretKeySelector)."""
 
     name: str
+    """The Secret's name."""
     key: str
+    """The key in its data."""
     optional: bool | None = None
+    """Whether all goes on without a password where the Secret or its key isn't there. Default: false."""
 
 
 class Secret(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="Secret"):

@@ -114,7 +114,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"http": {"methods": ["GET"]}},
         [
-            '.http: \'{"methods":["GET"]}\': needs a proxy that reads HTTP, which CalIPy doesn\'t have; '
+            ".http: {'methods': ['GET']}: needs a proxy that reads HTTP, which CalIPy doesn't have; "
             "match addresses and ports, and leave http out"
         ],
     ),
