@@ -1,4 +1,4 @@
-.PHONY: setup setup-cluster demo test test-cluster quick check bench clean
+.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check bench clean
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -12,13 +12,23 @@ setup-cluster:
 demo: setup
 	@.venv/bin/calipy lab demo
 
+# A real Kubernetes cluster on this machine; `make cluster-down` removes it, also after a crash.
+cluster: NODES := 3
+cluster: PROXY := iptables
+cluster: NETWORK := ptp
+cluster: setup setup-cluster
+	@$(PY) -m tests.cluster up --nodes $(NODES) --proxy $(PROXY) --network $(NETWORK)
+
+cluster-down: setup
+	@$(PY) -m tests.cluster down
+
 # Every tier that this machine can run. With CI=true a tier that can't run is a failure.
 test: check
 	@[ "$$(id -u)" != 0 ] || scripts/setup cluster
 	@$(PY) scripts/test
 
 # A real Kubernetes; its programs are built first where they are missing, which takes minutes once.
-test-cluster: setup-cluster
+test-cluster: setup setup-cluster
 	@$(PY) -m tests.cluster.binaries
 	@$(PY) -m pytest -q tests/cluster
 

@@ -198,10 +198,12 @@ class Machine:
         env: Mapping[str, str] | None = None,
         *,
         restart: bool = True,
+        alone: bool = False,
         liveness: Liveness | None = None,
     ) -> Process:
         """Starts a process that the machine keeps running; what it prints goes to `<folder>/<name>.log`. `env`: None =
-        this process's. Raises MachineError if the name is taken or there is no such program."""
+        this process's. `alone`: what it started goes on when it ends. Raises MachineError if the name is taken or there
+        is no such program."""
         log = f"{name}.log"
         environment = dict(os.environ if env is None else env)
         probe = liveness and {**liveness._asdict(), "argv": list(liveness.argv)}
@@ -211,6 +213,7 @@ class Machine:
             "env": environment,
             "log": log,
             "restart": restart,
+            "alone": alone,
             "liveness": probe,
         }
         await self._obeyed("start", order)

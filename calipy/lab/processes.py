@@ -35,6 +35,8 @@ class Order(NamedTuple):
     log: str
     restart: bool
     liveness: Liveness | None
+    alone: bool = False
+    """What it started goes on without it, as containers do when their runtime ends (systemd's KillMode=process)."""
 
 
 class Supervised:
@@ -88,7 +90,8 @@ class Supervised:
             self._probe = 0
             self._judged(status == 0, now)
         elif pid == self.pid:
-            self._end_session(pid)
+            if not self.order.alone:
+                self._end_session(pid)
             self.pid, self.status, self._kill_s = 0, status, None
             self._kill_probe()
             if self.order.restart and not self._leaving:
@@ -100,7 +103,7 @@ class Supervised:
             self.restarts += 1
             self._start_again(now)
         if self.pid and self._kill_s is not None and now >= self._kill_s:
-            self._end_session(self.pid)
+            self.signal(signal.SIGKILL)  # the rest of its session follows it
             self._kill_s = None
         if self.pid and self.order.liveness and now >= self._probe_s:
             self._look(self.order.liveness, now)

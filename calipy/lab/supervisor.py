@@ -7,7 +7,7 @@ all that runs on the machine: that is a power cut. It outlives whoever started i
 
 Control: FOLDER/control.sock, mode 0600; one JSON object a connection, one back; `{"error": text}` where it can't be
 done.
-    {"do": "start", "name", "argv", "env", "log", "restart",
+    {"do": "start", "name", "argv", "env", "log", "restart", "alone",
      "liveness": null | {"argv", "period_s", "timeout_s", "failures"}}
     {"do": "stop", "name"}      answered when it has ended      {"do": "signal", "name", "signal"}      {"do": "status"}
 """
@@ -120,7 +120,8 @@ def _order(request: dict[str, Any]) -> Order:
     liveness = request["liveness"]
     if liveness is not None:
         liveness = Liveness(**(liveness | {"argv": tuple(liveness["argv"])}))
-    return Order(request["name"], tuple(request["argv"]), request["env"], request["log"], request["restart"], liveness)
+    argv = tuple(request["argv"])
+    return Order(request["name"], argv, request["env"], request["log"], request["restart"], liveness, request["alone"])
 
 
 def _shown(process: Supervised) -> dict[str, Any]:

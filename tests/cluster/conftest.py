@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import io
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from calipy.console.progress import Steps
+from tests.cluster import binaries, lifecycle
+from tests.cluster.cluster import Cluster, Plan
 from tests.cluster.control_plane import ApiServer
 
 CRDS = Path(__file__).parents[2] / "crds"
+_PREFIX = "calipy-cluster-t"
+_PLACE = Path("/var/tmp")
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +28,36 @@ def api_server() -> Iterator[ApiServer]:
             api.kubectl("apply", "--server-side", "-k", str(CRDS), check=True)
             api.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s", check=True)
         yield api
+
+
+@pytest.fixture(scope="session")
+def cluster_folder() -> Callable[[], Path]:
+    """A factory of folders for clusters of this run, free after those of runs that were killed are removed."""
+    for folder in _PLACE.glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            asyncio.run(lifecycle.down(folder))
+    return lambda: _PLACE / f"{_PREFIX}{os.getpid()}-{os.urandom(2).hex()}"
+
+
+@pytest.fixture(scope="session")
+def cluster_with(cluster_folder: Callable[[], Path]) -> Iterator[Callable[..., Cluster]]:
+    """A factory: `cluster_with(nodes=2, network="none")` makes a cluster (`cluster.Plan`) that lives as long as the
+    run."""
+    made: list[Path] = []
+
+    def make(**plan: object) -> Cluster:
+        programs = binaries.ensure(*binaries.CLUSTER)
+        made.append(cluster_folder())
+        wanted = Plan(programs=programs, **plan)  # type: ignore[arg-type]
+        return asyncio.run(lifecycle.up(made[-1], wanted, Steps(io.StringIO())))
+
+    yield make
+    for folder in made:
+        asyncio.run(lifecycle.down(folder))
+
+
+@pytest.fixture(scope="session")
+def cluster(cluster_with: Callable[..., Cluster]) -> Cluster:
+    """Three nodes on the stand-in network, kube-proxy with iptables. It is shared: a test removes what it makes."""
+    return cluster_with()

@@ -64,8 +64,8 @@ def api_certificates(pki: Pki, addresses: Sequence[str]) -> None:
 
 
 def api_server_command(programs: Path, pki: Path, etcd_port: int, *extra: str) -> tuple[str, ...]:
-    """kube-apiserver with the authorizers and admission plug-ins of a kubeadm cluster. `pki`: the folder as the server
-    sees it."""
+    """kube-apiserver with the authorizers and admission plug-ins of a kubeadm cluster. `pki`: the certificates' folder
+    as the server sees it."""
     return (
         str(programs / "kube-apiserver"),
         f"--etcd-servers=http://127.0.0.1:{etcd_port}",

@@ -24,8 +24,10 @@ class Rig:
         self.now = 1000.0
         self.made: list[Supervised] = []
 
-    def start(self, *argv: str, restart: bool = True, liveness: Liveness | None = None) -> Supervised:
-        process = Supervised(Order("p", argv, ENV, "p.log", restart, liveness), self.descriptor)
+    def start(
+        self, *argv: str, restart: bool = True, liveness: Liveness | None = None, alone: bool = False
+    ) -> Supervised:
+        process = Supervised(Order("p", argv, ENV, "p.log", restart, liveness, alone), self.descriptor)
         self.made.append(process)
         process.start(self.now)
         return process
@@ -128,6 +130,17 @@ def test_stop_ends_one_that_is_stopped_and_one_that_waits(rig: Rig) -> None:
     waiting.stop(rig.now)
     assert waiting.over
     assert rig.after(waiting, 100) is None
+
+
+def test_one_that_is_alone_ends_alone(rig: Rig) -> None:
+    process = rig.start("sh", "-c", "sleep 60 & echo up; wait", alone=True)
+    wait_for(lambda: "up" in rig.log())
+    leader = process.pid
+    process.signal(signal.SIGKILL)
+    rig.reap(process, leader)
+    left = session(leader)
+    assert len(left) == 1
+    os.kill(left[0], signal.SIGKILL)
 
 
 def test_its_children_end_with_it(rig: Rig) -> None:
