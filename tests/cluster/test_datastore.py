@@ -1,0 +1,64 @@
+"""The contract of all stores, on a real API server: the tests of tests/contract, with its fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from calipy.datastore.kubernetes.credentials import find
+from calipy.datastore.kubernetes.store import KubernetesStore
+from calipy.datastore.kubernetes.watches import Lasting
+from calipy.datastore.stores import Store
+from tests.cluster.conftest import CRDS
+from tests.cluster.control_plane import ApiServer
+from tests.cluster.stores import ApiBackDoor, empty, prepare
+from tests.contract.test_datastore import *  # noqa: F403
+from tests.contract.test_datastore_mirror import *  # noqa: F403
+from tests.contract.test_datastore_watches import *  # noqa: F403
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ApiServer]:
+    """One of this module's own: its definitions are looser than ours."""
+    with ApiServer.running() as server:
+        prepare(server, CRDS)
+        yield server
+
+
+@pytest.fixture
+async def open_store(api: ApiServer) -> AsyncIterator[Callable[[], Awaitable[Store]]]:
+    """Opens one more client of the same store. A stream lasts 4 to 8 s: in its last 2 s comes a bookmark."""
+    opened: list[Store] = []
+
+    async def another() -> Store:
+        credentials = find(str(api.kubeconfig), {})
+        opened.append(await KubernetesStore.open(credentials, lasting=Lasting(4)))
+        return opened[-1]
+
+    yield another
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(api: ApiServer, open_store: Callable[[], Awaitable[Store]]) -> AsyncIterator[Store]:
+    """A store under test, empty."""
+    yield await open_store()
+    empty(api)
+
+
+@pytest.fixture
+def back_door(api: ApiServer) -> ApiBackDoor:
+    """The back door of `store`."""
+    return ApiBackDoor(api)
+
+
+@pytest.fixture
+def forgotten() -> Callable[[], Awaitable[int]]:
+    """Gives a revision from which no watch of IPAMHandles can go on: the server's cache of them began later."""
+
+    async def forget() -> int:
+        return 1
+
+    return forget
