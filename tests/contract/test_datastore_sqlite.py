@@ -17,7 +17,7 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.datastore.sqlite_files import checkpoint, written_at
-from calipy.datastore.stores import Conflict, Exists, Expired, Store, Unavailable
+from calipy.datastore.stores import Conflict, Event, Exists, Expired, Store, Unavailable
 from calipy.resources import ipam_handles, namespaces
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import ObjectMeta
@@ -506,8 +506,15 @@ async def test_a_watch_from_the_future_is_expired(store: Store) -> None:
 
 async def test_a_bookmark_tells_of_revisions_of_other_kinds(store: Store) -> None:
     watch = aiter(store.watch(HANDLE, (await store.create(HANDLE, handle("a"))).revision))
-    created = await store.create(namespaces.KIND, space("one"))
-    event = await anext(watch)
+
+    async def first() -> Event[IPAMHandle]:
+        return await anext(watch)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        told = group.create_task(first())
+        await asyncio.sleep(0)
+        created = await store.create(namespaces.KIND, space("one"))
+    event = told.result()
     assert (event.type, event.revision) == ("bookmark", created.revision)
 
 
