@@ -41,10 +41,12 @@ async def make(out: Path, name: str, steps: Steps) -> None:
 @click.command()
 @click.option("--name", default=NAME, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="build/calipy-image.tar", show_default=True)
-def main(name: str, out: Path) -> None:
+@click.option("--tree", type=click.Path(path_type=Path), help="Only the image's files, into this empty folder.")
+def main(name: str, out: Path, tree: Path | None) -> None:
     """Makes the image's archive, for `ctr images import`, `podman load`, `docker load` or `kind load image-archive`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    asyncio.run(make(out.absolute(), name, Steps(sys.stderr)))
+    steps = Steps(sys.stderr)
+    asyncio.run(make(out.absolute(), name, steps) if tree is None else rootfs.make(tree, out.parent / "image", steps))
 
 
 if __name__ == "__main__":
