@@ -1,4 +1,4 @@
-.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check crds bench clean
+.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check crds bench clean image
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -21,6 +21,10 @@ cluster: setup setup-cluster
 
 cluster-down: setup
 	@$(PY) -m tests.cluster down
+
+# The image of agent, sidecar, init container and controllers, for any container engine, made without one.
+image: setup
+	@$(PY) -m image
 
 # Every tier that this machine can run. With CI=true a tier that can't run is a failure.
 test: check

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from calipy.console.progress import Steps
+from image import __main__ as image
 from tests.cluster import binaries, lifecycle
 from tests.cluster.cluster import Cluster, Plan
 from tests.cluster.control_plane import ApiServer
 
-CRDS = Path(__file__).parents[2] / "crds"
+ROOT = Path(__file__).parents[2]
+CRDS = ROOT / "crds"
 _PREFIX = "calipy-cluster-t"
 _PLACE = Path("/var/tmp")
 
@@ -28,6 +30,15 @@ def api_server() -> Iterator[ApiServer]:
             api.kubectl("apply", "--server-side", "-k", str(CRDS), check=True)
             api.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s", check=True)
         yield api
+
+
+@pytest.fixture(scope="session")
+def calipy_image() -> Path:
+    """The archive of this checkout's image, for `cluster_with(images=(calipy_image,))`; its name: `image.NAME`."""
+    archive = ROOT / "build" / "calipy-image.tar"
+    archive.parent.mkdir(exist_ok=True)
+    asyncio.run(image.make(archive, image.NAME, Steps(io.StringIO())))
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,8 @@ def _prune(folder: Path) -> None:
 def _fingerprint(programs: Path, more: Sequence[Path]) -> str:
     tools = [Path(_which(tool)) for tool in ("busybox", *_TOOLS)]
     sources = [Path(__file__), Path(oci.__file__)]
-    parts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (*tools, *sources, *more)]
+    parts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (*tools, *sources)]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in more]
     return hashlib.sha256("\n".join((programs.name, *parts)).encode()).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -133,14 +134,14 @@ def test_stop_ends_one_that_is_stopped_and_one_that_waits(rig: Rig) -> None:
 
 
 def test_one_that_is_alone_ends_alone(rig: Rig) -> None:
-    process = rig.start("sh", "-c", "sleep 60 & echo up; wait", alone=True)
-    wait_for(lambda: "up" in rig.log())
-    leader = process.pid
+    child = "trap 'echo goes on; exit' USR1; echo up; while :; do sleep 0.02; done"
+    process = rig.start("sh", "-c", f"sh -c {shlex.quote(child)} & echo $!; wait", alone=True)
+    wait_for(lambda: len(rig.log().split()) == 2)
+    pid = next(int(word) for word in rig.log().split() if word.isdecimal())
     process.signal(signal.SIGKILL)
-    rig.reap(process, leader)
-    left = session(leader)
-    assert len(left) == 1
-    os.kill(left[0], signal.SIGKILL)
+    rig.reap(process, process.pid)
+    os.kill(pid, signal.SIGUSR1)
+    wait_for(lambda: "goes on" in rig.log())
 
 
 def test_its_children_end_with_it(rig: Rig) -> None:
