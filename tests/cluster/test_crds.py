@@ -34,8 +34,8 @@ def refusals(stderr: str) -> list[str]:
 
 
 def named(refusal: str, field: str) -> bool:
-    """True if the refusal is of this field: `spec.cidr: Invalid value: ...`; of what is there twice it names the element
-    behind it."""
+    """True if the refusal is of this field: `spec.cidr: Invalid value: ...`; of a list with something twice it names
+    the element."""
     reasons = "Invalid|Forbidden|Required|Duplicate|Too|Unsupported"
     return re.search(rf"(^|[\s\[*]){re.escape(field)}(\[\d+\])?: ({reasons})", refusal) is not None
 
