@@ -1,4 +1,4 @@
-.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check crds bench clean image
+.PHONY: setup setup-cluster demo cluster cluster-down test test-cluster quick check crds image bench clean
 PY := .venv/bin/python
 # Debian's `su` leaves out where nft, bird and sysctl are.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin

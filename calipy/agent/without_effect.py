@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from calipy.agent.feed import IDLE, Feed
-from calipy.resources import felix_configurations, ip_pools, kinds
-from calipy.resources.felix_configurations import FelixConfiguration, without_effect
+from calipy.resources import bgp_configurations, felix_configurations, ip_pools, kinds
+from calipy.resources.bgp_configurations import BGPConfiguration
+from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.ip_pools import IPPool
-from calipy.resources.metadata import Key
+from calipy.resources.metadata import Key, Kind, R
 
 log = logging.getLogger("calipy.agent")
 
@@ -28,7 +29,7 @@ class WithoutEffect:
     """Tells of it."""
 
     def __init__(self) -> None:
-        self._fields: dict[str, tuple[str, ...]] = {}
+        self._fields: dict[Key, tuple[str, ...]] = {}
         self._pools: set[str] = set()
         self._objects: dict[str, frozenset[Key]] = {}
 
@@ -37,7 +38,9 @@ class WithoutEffect:
 
         def look(changed: frozenset[str]) -> None:
             if felix_configurations.KIND.name in changed:
-                self.fields(feed.all(felix_configurations.KIND))
+                self.felix_fields(feed.all(felix_configurations.KIND))
+            if bgp_configurations.KIND.name in changed:
+                self.bgp_fields(feed.all(bgp_configurations.KIND))
             if ip_pools.KIND.name in changed:
                 self.encapsulation(feed.pools())
             for name in changed.intersection(IDLE):
@@ -46,13 +49,20 @@ class WithoutEffect:
 
         feed.listen(look)
 
-    def fields(self, configurations: Iterable[FelixConfiguration]) -> None:
+    def felix_fields(self, configurations: Iterable[FelixConfiguration]) -> None:
         """Fields of FelixConfiguration that nothing here reads."""
+        self._tell(felix_configurations.KIND, configurations, felix_configurations.without_effect)
+
+    def bgp_fields(self, configurations: Iterable[BGPConfiguration]) -> None:
+        """Fields of BGPConfiguration that nothing here reads."""
+        self._tell(bgp_configurations.KIND, configurations, bgp_configurations.without_effect)
+
+    def _tell(self, kind: Kind[R], configurations: Iterable[R], idle_in: Callable[[R], tuple[str, ...]]) -> None:
         for configuration in configurations:
-            name, idle = configuration.metadata.name, without_effect(configuration)
-            if idle and self._fields.get(name) != idle:
-                log.warning("FelixConfiguration/%s: nothing reads %s: CalIPy has no such part", name, ", ".join(idle))
-            self._fields[name] = idle
+            key, idle = kind.key(configuration), idle_in(configuration)
+            if idle and self._fields.get(key) != idle:
+                log.warning("%s: nothing reads %s: CalIPy has no such part", key, ", ".join(idle))
+            self._fields[key] = idle
 
     def encapsulation(self, pools: Iterable[IPPool]) -> None:
         """Pools with IPIP."""

@@ -68,36 +68,39 @@ class BGPConfigurationSpec(Struct, frozen=True, gc=False, kw_only=True, omit_def
     listen_port: int | None = None
     """The TCP port of BGP, 1 to 65535. Default: 179."""
     bind_mode: Literal["None", "NodeIP"] | None = None
-    """None: BGP listens on every address of the node. NodeIP: on the node's own addresses alone. Default: None."""
+    """Whether BGP listens on every address of the node (None), or on its own alone (NodeIP). Known, without effect: it
+    listens on the node's own. Default: None."""
     log_severity_screen: str = ""
-    """What BGP's log tells of: Trace, Debug, Info, Warning, Error or Fatal, and what is worse. Default: Info."""
+    """What BGP's log tells of: Trace, Debug, Info, Warning, Error or Fatal, and what is worse. Known, without effect:
+    FelixConfiguration's logSeverityScreen is for all of the agent. Default: Info."""
     service_cluster_ips: tuple[CIDRBlock, ...] = field(name="serviceClusterIPs", default=())
-    """Ranges of cluster IPs that peers are told of, and Services' own addresses in them where a Service keeps its
-    traffic local (externalTrafficPolicy: Local)."""
+    """Ranges of cluster IPs that peers are told of. Known, without effect: CalIPy announces no Services."""
     service_external_ips: tuple[CIDRBlock, ...] = field(name="serviceExternalIPs", default=())
-    """Ranges of external IPs that peers are told of."""
+    """Ranges of external IPs that peers are told of. Known, without effect: CalIPy announces no Services."""
     service_load_balancer_ips: tuple[CIDRBlock, ...] = field(name="serviceLoadBalancerIPs", default=())
-    """Ranges of load balancers' addresses that peers are told of."""
+    """Ranges of load balancers' addresses that peers are told of. Known, without effect: CalIPy announces no
+    Services."""
     service_load_balancer_aggregation: Literal["Enabled", "Disabled"] | None = None
-    """Enabled: peers are told of the ranges of serviceLoadBalancerIPs. Disabled: of each Service's address alone.
-    Default: Enabled."""
+    """Whether peers are told of the ranges of serviceLoadBalancerIPs, or of each Service's address alone. Known,
+    without effect. Default: Enabled."""
     communities: tuple[Community, ...] = ()
     """Names for communities, which prefixAdvertisements use; 500 at most."""
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     """Which communities go with routes of which ranges; 500 at most."""
     ignored_interfaces: tuple[str, ...] = ()
-    """Interfaces whose networks are not told of; * at the end stands for anything."""
+    """Interfaces whose networks are not told of. Known, without effect: no interface's networks are."""
     local_workload_peering_ipv4: str = field(name="localWorkloadPeeringIPV4", default="")
-    """The IPv4 address that pods peer with (BGPPeer's localWorkloadSelector)."""
+    """The IPv4 address that pods peer with (BGPPeer's localWorkloadSelector). Known, without effect."""
     local_workload_peering_ipv6: str = field(name="localWorkloadPeeringIPV6", default="")
-    """The IPv6 address that pods peer with (BGPPeer's localWorkloadSelector)."""
+    """The IPv6 address that pods peer with (BGPPeer's localWorkloadSelector). Known, without effect."""
     ipv4_normal_route_priority: int | None = None
     """The metric of IPv4 routes, 1 to 2147483646, as FelixConfiguration has it. Default: 1024."""
     ipv6_normal_route_priority: int | None = None
     """The metric of IPv6 routes, 1 to 2147483646, as FelixConfiguration has it. Default: 1024."""
     program_cluster_routes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] | None = None
     """Which routes to other nodes' pods come from BGP: those of pools without encapsulation (EnabledNoEncapOnly), with
-    IPIP (EnabledIPIPOnly), both (Enabled), or none. Default: EnabledNoEncapOnly."""
+    IPIP (EnabledIPIPOnly), both (Enabled), or none (Disabled). Known, without effect: FelixConfiguration's field of
+    this name says which do not. Default: EnabledNoEncapOnly."""
 
 
 class BGPConfiguration(
@@ -216,6 +219,19 @@ def _node_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
         if value is not None:
             remedy = "set it on the object default (a node's AS: annotation projectcalico.org/ASNumber)"
             yield Problem(f"spec.{field_name}", "set", "has no meaning for one node", remedy)
+
+
+def without_effect(configuration: BGPConfiguration) -> tuple[str, ...]:
+    """Fields that the object sets and nothing here reads. Those that an API server fills in are none."""
+    spec = configuration.spec
+    fields = {
+        "bindMode": spec.bind_mode == "None",
+        "ignoredInterfaces": spec.ignored_interfaces,
+        "localWorkloadPeeringIPV4": spec.local_workload_peering_ipv4,
+        "localWorkloadPeeringIPV6": spec.local_workload_peering_ipv6,
+        "programClusterRoutes": spec.program_cluster_routes,
+    }
+    return tuple(name for name, is_set in fields.items() if is_set)
 
 
 _BLOCKS = ("serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs")

@@ -44,7 +44,8 @@ class BGPPeerSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     peer_selector: str = ""
     """The nodes to peer with, by their labels; their addresses and AS numbers are the nodes' own."""
     local_workload_selector: str = ""
-    """The pods on the same node to peer with, by their labels. It needs asNumber."""
+    """The pods on the same node to peer with, by their labels. It needs asNumber. Known, without effect: CalIPy peers
+    with no pods."""
     as_number: int = 0
     """The peer's AS number, 1 to 4294967295. Left out with peerSelector."""
     local_as_number: int | None = field(name="localASNumber", default=None)
@@ -52,14 +53,16 @@ class BGPPeerSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     password: BGPPassword | None = None
     """The session's password (TCP MD5, RFC 2385). Default: none."""
     source_address: Literal["UseNodeIP", "None"] | None = None
-    """UseNodeIP: the session comes from the node's address. None: the kernel chooses. Default: UseNodeIP."""
+    """UseNodeIP: the session comes from the node's address. None: the kernel chooses; without effect, the node's
+    address it is. Default: UseNodeIP."""
     next_hop_mode: Literal["Auto", "Self", "Keep"] | None = None
     """The next hop of routes that are told to the peer: Self, the node; Keep, what it was; Auto, as BGP does it by
     itself. Default: Auto."""
     keep_original_next_hop: bool = False
     """An older way to say nextHopMode Keep. Default: false."""
     filters: tuple[str, ...] = ()
-    """Names of BGPFilters for the session's routes, tried in order."""
+    """Names of BGPFilters for the session's routes, tried in order. Known, without effect: the session runs without
+    them."""
     max_restart_time: str | None = None
     """How long the peer keeps the node's routes while its session is down (graceful restart, RFC 4724), as a duration:
     120s, 2m. Default: 120s."""
@@ -70,9 +73,10 @@ class BGPPeerSpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     """How often the node's own AS number may be in the path of a route that it takes. Default: 0."""
     ttl_security: int | None = None
     """How many hops away the peer is at most, 0 to 255: packets from further away are dropped (GTSM, RFC 5082).
-    Default: no check."""
+    Not between nodes. Default: no check."""
     reachable_by: str = ""
-    """The gateway on the way to peerIP: the node has a route to the peer's very address by it. It needs peerIP."""
+    """The gateway on the way to peerIP, which it needs. Known, without effect: the peer is reached as the kernel's
+    routes say."""
     reverse_peering: Literal["Auto", "Manual"] | None = None
     """With peerSelector. Auto: the selected nodes peer back by themselves. Manual: another BGPPeer says so. Default:
     Auto."""

@@ -37,7 +37,7 @@ KNOWN: tuple[tuple[str, FieldType, str], ...] = (
     ("iptablesMangleAllowAction", spelled("Accept", "Return"),
      "What iptables does with packets that a policy with preDNAT allows."),
     ("iptablesMarkMask", MASK, "The bits of a packet's mark that iptables' rules use."),
-    ("iptablesBackend", spelled("Auto", "Legacy", "NFT"), "Which iptables programs are used."),
+    ("iptablesBackend", either("Auto", "Legacy", "NFT"), "Which iptables programs are used."),
     ("iptablesRefreshInterval", DURATION, "How often iptables' rules are read back, as a duration."),
     ("iptablesPostWriteCheckInterval", DURATION,
      "How long after a write iptables' rules are read back, as a duration."),

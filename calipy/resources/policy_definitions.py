@@ -1,8 +1,8 @@
 """What the API server holds policies and their rules to: what `policy_problems` judges, as far as CEL can tell.
 
 CEL reads no selector beyond its length and the word `global(`. An API server counts before it runs what rules may cost
-with all lists full: for 1024 rules of 256 CIDRs there is no room to read CIDRs, so that bits behind a prefix and CIDRs
-of two IP versions in one rule are left to the agents.
+with all lists full: for 1024 rules of 256 CIDRs there is no room to look at them all, so that bits behind a prefix
+and two IP versions in one list are left to the agents.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def rule_validations(path: str, direction: Direction, *, namespaced: bool) -> It
     yield from _protocol_validations(path)
     yield from _http_validations(path)
     yield from _ports_validations(path)
+    yield from _family_validations(path)
     yield from _service_validations(path, direction, namespaced=namespaced)
     for end in ("source", "destination"):
         yield from _entity_validations(f"{path}.{end}")
@@ -180,6 +181,31 @@ _PORT_RULE = (
     "int(self.split(':')[1]) <= 65535 : "
     "self.matches('^[0-9]+$') ? int(self) >= 1 && int(self) <= 65535 : self.matches('^[a-z0-9]+(-[a-z0-9]+)*$'))"
 )
+
+
+_NETS = tuple((end, name) for end in ("source", "destination") for name in ("nets", "notNets"))
+
+
+def _family_validations(path: str) -> Iterator[Validation]:
+    """All CIDRs of a rule are of one IP version. Each list is judged by its first one."""
+    for index, (end, name) in enumerate(_NETS):
+        here = f"self.{end}.{name}"
+        absent = f"!has(self.{end}) || {unset(here)}"
+        yield Validation(
+            path=path,
+            field=f".{end}.{name}",
+            rule=f"{absent} || !has(self.ipVersion) || {here}[0].contains(':') == (self.ipVersion == 6)",
+            message="are not of the rule's ipVersion: write one rule for each IP version",
+        )
+        for other_end, other_name in _NETS[:index]:
+            there = f"self.{other_end}.{other_name}"
+            yield Validation(
+                path=path,
+                field=f".{end}.{name}",
+                rule=f"{absent} || !has(self.{other_end}) || {unset(there)} || "
+                f"{here}[0].contains(':') == {there}[0].contains(':')",
+                message=f"are not of the IP version of {other_end}.{other_name}: write one rule for each IP version",
+            )
 
 
 def _service_validations(path: str, direction: Direction, *, namespaced: bool) -> Iterator[Validation]:

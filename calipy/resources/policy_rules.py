@@ -63,8 +63,8 @@ class EntityRule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     """The endpoint, or the network set that has the address, is chosen by its labels: role == "db" && !has(test).
     In a NetworkPolicy without namespaceSelector only what is in the policy's own namespace is meant."""
     not_selector: str = ""
-    """No endpoint and no network set that has the address is chosen by this selector. Addresses that belong to
-    neither match."""
+    """No endpoint and no network set that has the address is chosen by this selector. In a GlobalNetworkPolicy
+    addresses that belong to neither match, too."""
     namespace_selector: str = ""
     """The endpoint's namespace is chosen by its labels: all() means every namespace; global() means what is in none,
     GlobalNetworkSets and host endpoints, and stands alone."""
@@ -102,7 +102,7 @@ class RuleMetadata(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     """What people want to say of a rule (Calico's RuleMetadata)."""
 
     annotations: dict[str, str] = {}
-    """Notes by name. They change nothing, and are shown where the rule is explained."""
+    """Notes by name. They change nothing."""
 
 
 class Rule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
@@ -120,7 +120,7 @@ class Rule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rena
     icmp: ICMPFields | None = None
     """ICMP messages of this type and code. It needs protocol ICMP or ICMPv6."""
     not_icmp: ICMPFields | None = field(name="notICMP", default=None)
-    """All but ICMP messages of this type and code."""
+    """ICMP or ICMPv6 messages of any other type, or of this type and any other code."""
     source: EntityRule = EntityRule()
     """Where the connection comes from."""
     destination: EntityRule = EntityRule()

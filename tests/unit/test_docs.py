@@ -30,7 +30,7 @@ POLICY_KINDS = (
 )  # fmt: skip
 
 _SPAN = re.compile(r"`([^`]+)`")
-_OF_TESTS = re.compile(r"(unit|contract|netns|lab|cases)/")
+_OF_TESTS = re.compile(r"(unit|contract|netns|lab|cluster|cases)/")
 _MODULE = re.compile(r"(?<![-\w/.])(?:calipy\.)?((?:[a-z_]+\.)+[a-z_]+)(?![\w/])")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from calipy.agent.feed import IDLE
 from calipy.agent.without_effect import WithoutEffect
-from calipy.resources import felix_configurations
+from calipy.resources import bgp_configurations, felix_configurations
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import Key, ObjectMeta
 from tests.unit.resources.objects import made
@@ -15,9 +15,18 @@ from tests.unit.resources.objects import made
 def test_fields_that_nothing_reads_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     found, spec = WithoutEffect(), {"bpfEnabled": True, "wireguardEnabled": True, "vxlanMTU": 1400}
     for _ in range(2):
-        found.fields([made(felix_configurations.KIND, spec, "default")])
+        found.felix_fields([made(felix_configurations.KIND, spec, "default")])
     assert caplog.messages == [
         "FelixConfiguration/default: nothing reads bpfEnabled, wireguardEnabled: CalIPy has no such part"
+    ]
+
+
+def test_fields_of_bgp_that_nothing_reads_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    found, spec = WithoutEffect(), {"bindMode": "None", "logSeverityScreen": "Info", "ignoredInterfaces": ["eth1"]}
+    for _ in range(2):
+        found.bgp_fields([made(bgp_configurations.KIND, spec, "default")])
+    assert caplog.messages == [
+        "BGPConfiguration/default: nothing reads bindMode, ignoredInterfaces: CalIPy has no such part"
     ]
 
 
