@@ -16,7 +16,15 @@ from calipy.ctl.stores import location, opened
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(cls=Program, lazy={"explain": "calipy.ctl.explaining:explain", "ipam": "calipy.ctl.ipam_commands:ipam"})
+_LAZY = {
+    "explain": "calipy.ctl.explaining:explain",
+    "ipam": "calipy.ctl.ipam_commands:ipam",
+    "label": "calipy.ctl.edit_commands:label",
+    "patch": "calipy.ctl.edit_commands:patch",
+}
+
+
+@click.group(cls=Program, lazy=_LAZY)
 @click.option("--datastore", default="", metavar="sqlite:PATH", help="Default: CALIPY_DATASTORE, else a running lab's.")
 @click.pass_context
 def pycalicoctl(ctx: click.Context, datastore: str) -> None:
