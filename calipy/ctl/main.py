@@ -20,6 +20,7 @@ _LAZY = {
     "explain": "calipy.ctl.explaining:explain",
     "ipam": "calipy.ctl.ipam_commands:ipam",
     "label": "calipy.ctl.edit_commands:label",
+    "node": "calipy.ctl.node_commands:node",
     "patch": "calipy.ctl.edit_commands:patch",
 }
 
