@@ -55,23 +55,29 @@ def _file_options(required: bool) -> Callable[[F], F]:
 @_namespace_option
 @click.option("-A", "-a", "--all-namespaces", "every_namespace", is_flag=True, help="Of all namespaces.")
 @click.option("-l", "--selector", default="", help="k=v,k2!=v2, or Calico's selector language.")
-@output_option("table", "wide", "json", "yaml", "name")
+@click.option(
+    "-o", "--output", default="table", show_default=True, metavar="FORM",
+    help="table (or ps), wide, json, yaml, name, custom-columns=NAME,..., go-template=..., go-template-file=FILE.",
+)  # fmt: skip
+@click.option("--export", is_flag=True, help="Documents without what only this cluster knows.")
 @click.pass_obj
 def get(
-    datastore: str, kind: str, names: Sequence[str], namespace: str, every_namespace: bool, selector: str, output: Any
+    datastore: str, kind: str, names: Sequence[str], namespace: str, every_namespace: bool, selector: str, output: str,
+    export: bool,
 ) -> None:  # fmt: skip
     """Show objects: all of a kind, or those named."""
+    from calipy.ctl.forms import form_of
     from calipy.ctl.getting import get as show
     from calipy.ctl.selection import labels_match, selected
 
-    wanted = selected([kind, *names])
+    form, wanted = form_of(output), selected([kind, *names])
     matches = labels_match(selector)
 
     async def work() -> None:
         async with opened(location(datastore, os.environ)) as store:
             await show(
-                store, wanted, namespace=namespace, every_namespace=every_namespace, matches=matches, output=output,
-                stream=sys.stdout,
+                store, wanted, namespace=namespace, every_namespace=every_namespace, matches=matches, form=form,
+                export=export, stream=sys.stdout,
             )  # fmt: skip
 
     run(work())
