@@ -44,7 +44,8 @@ def _file_options(required: bool) -> Callable[[F], F]:
             help="YAML or JSON, of one or more documents; - is standard input.",
         )  # fmt: skip
         recursive = click.option("-R", "--recursive", is_flag=True, help="Look into the folders of a DIR, too.")
-        return files(recursive(command))
+        empty = click.option("--skip-empty", is_flag=True, help="Files without documents are no failure.")
+        return files(recursive(empty(command)))
 
     return decorate
 
@@ -88,21 +89,46 @@ def _write_command(name: str, does: str) -> None:
     @_file_options(required=True)
     @_namespace_option
     @click.pass_obj
-    def command(datastore: str, filenames: Sequence[str], recursive: bool, namespace: str) -> None:
-        from calipy.ctl.writing import write
+    def command(datastore: str, /, **given: Any) -> None:
+        _write(datastore, name, **given)
 
-        objects = _wanted(filenames, recursive, namespace)
 
-        async def work() -> None:
-            async with opened(location(datastore, os.environ)) as store:
-                await write(store, name, objects, click.echo)  # type: ignore[arg-type]
+def _write(
+    datastore: str, verb: Any, filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str,
+    skip_exists: bool = False,
+) -> None:  # fmt: skip
+    from calipy.ctl.writing import write
 
-        run(work())
+    objects = _wanted(filenames, recursive, namespace, skip_empty=skip_empty)
+
+    async def work() -> None:
+        async with opened(location(datastore, os.environ)) as store:
+            await write(store, verb, objects, click.echo, skip_exists=skip_exists)
+
+    run(work())
 
 
 _write_command("apply", "Make the objects, or change those that exist to what is given; labels of others stay.")
-_write_command("create", "Make the objects; none of them may exist.")
 _write_command("replace", "Put the objects in the place of existing ones; all of them must exist.")
+
+
+@pycalicoctl.command()
+@_file_options(required=True)
+@_namespace_option
+@click.option("--skip-exists", is_flag=True, help="Leave alone what exists already.")
+@click.pass_obj
+def create(datastore: str, /, **given: Any) -> None:
+    """Make the objects; none of them may exist."""
+    _write(datastore, "create", **given)
+
+
+@pycalicoctl.command()
+@_file_options(required=True)
+@_namespace_option
+def validate(filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str) -> None:
+    """Say whether the objects are right by themselves; no cluster is asked."""
+    for wanted in _wanted(filenames, recursive, namespace, skip_empty=skip_empty):
+        click.echo(f"{wanted.kind.key(wanted.value)} is valid")
 
 
 @pycalicoctl.command()
@@ -114,13 +140,13 @@ _write_command("replace", "Put the objects in the place of existing ones; all of
 )  # fmt: skip
 @click.pass_obj
 def delete(
-    datastore: str, words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str,
+    datastore: str, words: Sequence[str], filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str,
     ignore_not_found: bool,
 ) -> None:  # fmt: skip
     """Delete objects, by name or as they stand in a file."""
     from calipy.ctl.writing import delete as delete_all
 
-    doomed = _doomed(words, filenames, recursive, namespace)
+    doomed = _doomed(words, filenames, recursive, namespace, skip_empty=skip_empty)
 
     async def work() -> None:
         async with opened(location(datastore, os.environ)) as store:
@@ -160,13 +186,13 @@ def version(datastore: str, client_only: bool, output: Any) -> None:
     run(show_versions("" if client_only else location(datastore, os.environ), output, sys.stdout))
 
 
-def _wanted(filenames: Sequence[str], recursive: bool, namespace: str) -> list[Any]:
+def _wanted(filenames: Sequence[str], recursive: bool, namespace: str, *, skip_empty: bool) -> list[Any]:
     """All objects of all documents. Raises Failures with all that is wrong with any of them."""
     from calipy.ctl.documents import wanted
     from calipy.ctl.sources import read
     from calipy.resources.metadata import Refused
 
-    given, wrong = read(filenames, recursive=recursive, stdin=sys.stdin.buffer)
+    given, wrong = read(filenames, recursive=recursive, skip_empty=skip_empty, stdin=sys.stdin.buffer)
     objects = []
     for document in given:
         try:
@@ -178,7 +204,9 @@ def _wanted(filenames: Sequence[str], recursive: bool, namespace: str) -> list[A
     return objects
 
 
-def _doomed(words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str) -> list[Any]:
+def _doomed(
+    words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str, *, skip_empty: bool
+) -> list[Any]:  # fmt: skip
     from calipy.ctl.selection import selected
     from calipy.ctl.writing import Doomed
     from calipy.resources.metadata import Key
@@ -186,7 +214,7 @@ def _doomed(words: Sequence[str], filenames: Sequence[str], recursive: bool, nam
     if bool(words) == bool(filenames):
         raise Failure("delete", "wants objects, by name or by -f", "name KIND and NAME, or a file")
     if filenames:
-        objects = _wanted(filenames, recursive, namespace)
+        objects = _wanted(filenames, recursive, namespace, skip_empty=skip_empty)
         return [Doomed(each.kind, each.kind.key(each.value)) for each in objects]
     found = selected(words)
     if not all(each.names for each in found):

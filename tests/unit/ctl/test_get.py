@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from calipy.ctl.main import pycalicoctl
-from calipy.resources import kinds
+from calipy.ctl.whole import exported, whole
+from calipy.resources import ip_pools, kinds
+from calipy.resources.metadata import decode
 
 Ctl = Callable[..., Result]
 
@@ -114,6 +116,14 @@ def test_what_is_exported_can_be_made_elsewhere(full: Ctl) -> None:
     assert "uid" not in printed
     full("delete", "ippool", "a", "b")
     assert full("create", "-f", "-", stdin=printed).stdout == "IPPool/a created\nIPPool/b created\n"
+
+
+def test_what_is_exported_has_no_status() -> None:
+    pool = (
+        b'{"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "a", "uid": "x"}, "spec": {},'
+        b' "status": {"conditions": []}}'
+    )
+    assert exported(decode(whole(ip_pools.KIND), pool)).keys() == {"apiVersion", "kind", "metadata", "spec"}
 
 
 @pytest.mark.parametrize(("line", "shown"), SHOWN, ids=[line for line, _ in SHOWN])
