@@ -42,8 +42,7 @@ def core_node(document: Mapping[str, object]) -> tuple[dict[str, object], list[P
     for path, value in _leaves(document):
         name = _ANNOTATIONS.get(path)
         if name is None:
-            field = ".".join(path)
-            problems.append(Problem(field, value, "is no field of Node", "see the Node resource in Calico's reference"))
+            problems.append(_not_known(path, value))
         elif value is not None:
             annotations[name] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     metadata = document.get("metadata")
@@ -52,6 +51,50 @@ def core_node(document: Mapping[str, object]) -> tuple[dict[str, object], list[P
     given = metadata.get("annotations") or {}
     merged = {**given, **annotations} if isinstance(given, dict) else given
     return {"apiVersion": "v1", "kind": "Node", "metadata": {**metadata, "annotations": merged}}, problems
+
+
+def core_patch(patch: Mapping[str, object]) -> tuple[dict[str, object], list[Problem]]:
+    """A merge patch (RFC 7386) of Calico's Node as one of the core Node, and what of Calico's has no place in it. What
+    Calico keeps in annotations goes there; what the core Node has itself stays where it is."""
+    annotations: dict[str, object] = {}
+    problems: list[Problem] = []
+    rest = dict(patch)
+    for top in ("spec", "status"):
+        part = patch.get(top)
+        if not isinstance(part, dict):
+            continue
+        calicos = {name for name in part if any(path[:2] == (top, name) for path in _ANNOTATIONS)}
+        for name in calicos:
+            annotations |= _annotations((top, name), part[name], problems)
+        others = {name: value for name, value in part.items() if name not in calicos}
+        rest = {**rest, top: others} if others else {name: value for name, value in rest.items() if name != top}
+    if not annotations:
+        return rest, problems
+    metadata = rest.get("metadata")
+    given = metadata if isinstance(metadata, dict) else {}
+    merged = {**(given.get("annotations") or {}), **annotations}
+    return {**rest, "metadata": {**given, "annotations": merged}}, problems
+
+
+def _annotations(path: tuple[str, ...], value: object, problems: list[Problem]) -> dict[str, object]:
+    """What becomes of the annotations for a field and those below it; None removes one."""
+    if path in _ANNOTATIONS:
+        text = value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+        return {_ANNOTATIONS[path]: text}
+    below = {known: name for known, name in _ANNOTATIONS.items() if known[: len(path)] == path}
+    if below and value is None:
+        return dict.fromkeys(below.values())
+    if below and isinstance(value, dict):
+        found: dict[str, object] = {}
+        for name, member in value.items():
+            found |= _annotations((*path, name), member, problems)
+        return found
+    problems.append(_not_known(path, value))
+    return {}
+
+
+def _not_known(path: tuple[str, ...], value: object) -> Problem:
+    return Problem(".".join(path), value, "is no field of Node", "see the Node resource in Calico's reference")
 
 
 def _leaves(document: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

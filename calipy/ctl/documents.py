@@ -8,11 +8,13 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from calipy.ctl.calico_nodes import core_node
+from calipy.ctl.calico_nodes import core_node, core_patch
 from calipy.ctl.fields import unknown_fields
 from calipy.ctl.policies import completed
 from calipy.ctl.sources import Given
 from calipy.ctl.whole import Whole, typed, whole
+from calipy.datastore.patches import document as plain
+from calipy.datastore.patches import merge
 from calipy.resources import kinds, nodes
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, Problem, Refused, decode, name_problems
@@ -64,6 +66,27 @@ def wanted(given: Given, namespace: str) -> Wanted:
     if problems or value is None:
         raise Refused(what, problems)
     return Wanted(given.where, kind, completed(kind, value))
+
+
+def patched(kind: Kind[Any], old: Whole, patch: Document) -> Whole:
+    """The object after a merge patch (RFC 7386); of a Node the patch may be Calico's. Raises Refused for fields that
+    there are not, wrong types, and fields that aren't users'; values are judged by who writes the object."""
+    problems: list[Problem] = []
+    patch = _with_as_numbers(patch)
+    if kind is nodes.KIND:
+        patch, problems = core_patch(patch)
+    if "status" in patch:
+        reason = "is written by who watches the object, and by nobody else"
+        problems.append(Problem("status", patch["status"], reason, "leave it out"))
+    problems += unknown_fields(kind, cast(Document, _without_nulls(patch)))
+    merged, wrong_types = _decodable(kind, cast(Document, merge(plain(old), patch)))
+    if problems := [*problems, *wrong_types]:
+        raise Refused(str(kind.key(old)), problems)
+    after = completed(kind, decode(whole(kind), msgspec.json.encode(merged)))
+    # A policy that is stored under its name of old keeps it.
+    same_name = "name" not in cast(Document, patch.get("metadata") or {})
+    metadata = msgspec.structs.replace(after.metadata, name=old.metadata.name) if same_name else after.metadata
+    return msgspec.structs.replace(after, metadata=metadata)
 
 
 def _kind_of(where: str, document: Document) -> Kind[Any]:

@@ -17,17 +17,12 @@ from calipy.console.formats import json_text, write_document
 from calipy.console.tables import Column, show
 from calipy.ctl import ipam_check, ipam_show
 from calipy.ctl.stores import location, opened
-from calipy.ipam.allocator import Allocator
 from calipy.ipam.blocks import address_at
 from calipy.ipam.judge import judge
 from calipy.ipam.judge.values import Allocation, Snapshot, Verdict
 from calipy.ipam.snapshot import read
 from calipy.resources import cluster_informations
-from calipy.resources.block_affinities import BlockAffinity
-from calipy.resources.ip_pools import IPPool
-from calipy.resources.ip_reservations import IPReservation
 from calipy.resources.ipam_blocks import AllocationAttribute
-from calipy.resources.ipam_configurations import IPAMConfiguration
 
 
 @click.group()
@@ -75,8 +70,7 @@ def show_command(
     if wanted:
         _show_address(snapshot, verdict, wanted, output)
     elif show_configuration:
-        columns = [Column[Any]("PROPERTY", lambda row: row[0]), Column[Any]("VALUE", lambda row: str(row[1]).lower())]
-        show(list(ipam_show.properties(snapshot.configuration).items()), columns, output, document=dict)
+        _show_properties(snapshot, output)
     elif show_borrowed:
         show(ipam_show.borrowed(verdict), ipam_show.BORROWED_COLUMNS, output)
     else:
@@ -84,12 +78,66 @@ def show_command(
 
 
 @ipam.command()
-@click.option("--ip", required=True, metavar="IP", help="The address to take back.")
-@click.option("--force", is_flag=True, help="Even if its pod or node uses it.")
+@click.option("--ip", default="", metavar="IP", help="The address to take back.")
+@click.option(
+    "--from-report", "files", multiple=True, metavar="FILE",
+    help="Take back what this report of `ipam check -o FILE`, and each other one, calls unused.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="An address even if its pod or node uses it; a report of any version.")
 @click.pass_obj
-def release(datastore: str, ip: str, force: bool) -> None:
-    """Take an address back that nobody uses any more."""
-    run(_release(location(datastore, os.environ), _canonical(ip), force=force))
+def release(datastore: str, ip: str, files: tuple[str, ...], force: bool) -> None:
+    """Take addresses back that nobody uses any more."""
+    from calipy.ctl import ipam_release, ipam_reports
+    from calipy.ctl.versions import client_version
+
+    if bool(ip) == bool(files):
+        raise Failure("ipam release", "wants an address or reports", "give --ip, or --from-report")
+    address = _canonical(ip) if ip else ""
+    reports = [ipam_reports.decoded(file, Path(file).read_bytes()) for file in files]
+
+    async def work() -> None:
+        async with opened(location(datastore, os.environ)) as store:
+            if reports:
+                await ipam_release.release_reported(
+                    store, reports, force=force, version=client_version(), say=click.echo
+                )
+            else:
+                await ipam_release.release_address(store, address, force=force, say=click.echo)
+
+    run(work())
+
+
+@ipam.command()
+@click.argument("what", type=click.Choice(["show"]), required=False, metavar="[show]")
+@click.option("--strictaffinity", type=bool, metavar="true|false", help="Whether no node may borrow addresses.")
+@click.option("--max-blocks-per-host", type=int, metavar="N", help="Blocks of a node and family; 0 is 20.")
+@click.option("--ip-cooldown-seconds", type=int, metavar="N", help="How long an address rests before it is given out.")
+@click.option(
+    "--kubevirt-ip-persistence", type=click.Choice(["Enabled", "Disabled"]), help="Whether a VM keeps its address."
+)
+@click.pass_obj
+def configure(
+    datastore: str, what: str | None, strictaffinity: bool | None, max_blocks_per_host: int | None,
+    ip_cooldown_seconds: int | None, kubevirt_ip_persistence: Any,
+) -> None:  # fmt: skip
+    """Change how addresses are given out, or show it."""
+    from calipy.ctl import ipam_configure
+
+    if what == "show":
+        snapshot, _ = run(_judged(location(datastore, os.environ)))
+        _show_properties(snapshot, "table")
+        return
+    asked = ipam_configure.Asked(
+        strict_affinity=strictaffinity, max_blocks_per_host=max_blocks_per_host,
+        ip_cooldown_seconds=ip_cooldown_seconds, kube_virt_vm_address_persistence=kubevirt_ip_persistence,
+    )  # fmt: skip
+
+    async def work() -> None:
+        async with opened(location(datastore, os.environ)) as store:
+            for line in await ipam_configure.configure(store, asked):
+                click.echo(line)
+
+    run(work())
 
 
 async def _judged(datastore: str) -> tuple[Snapshot, Verdict]:
@@ -116,6 +164,11 @@ def _canonical(ip: str) -> str:
         raise Failure("--ip", "is no address", "write an IPv4 or IPv6 address", value=ip) from error
 
 
+def _show_properties(snapshot: Snapshot, output: Any) -> None:
+    columns = [Column[Any]("PROPERTY", lambda row: row[0]), Column[Any]("VALUE", lambda row: str(row[1]).lower())]
+    show(list(ipam_show.properties(snapshot.configuration).items()), columns, output, document=dict)
+
+
 def _show_address(snapshot: Snapshot, verdict: Verdict, ip: str, output: Any) -> None:
     found = ipam_show.address(ip, _attribute(snapshot, ip), _allocation(verdict, ip))
     if output == "table":
@@ -137,42 +190,3 @@ def _attribute(snapshot: Snapshot, ip: str) -> AllocationAttribute | None:
             if index is not None and index < len(block.spec.attributes) and address_at(block, ordinal) == ip:
                 return msgspec.json.decode(block.spec.attributes[index], type=AllocationAttribute)
     return None
-
-
-class _Inputs:
-    """What the allocator wants to know, from a snapshot."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def pools(self) -> tuple[IPPool, ...]:
-        return self._snapshot.pools
-
-    def reservations(self) -> tuple[IPReservation, ...]:
-        return self._snapshot.reservations
-
-    def configuration(self) -> IPAMConfiguration:
-        return self._snapshot.configuration
-
-    def node_labels(self) -> dict[str, str]:
-        return {}
-
-    def affinities(self) -> tuple[BlockAffinity, ...]:
-        return self._snapshot.affinities
-
-
-async def _release(datastore: str, ip: str, *, force: bool) -> None:
-    async with opened(datastore) as store:
-        snapshot = await read(store)
-        found = _allocation(judge(snapshot, time.time()), ip)
-        if found is None:
-            click.echo(f"{ip} is not assigned")
-            return
-        if found.standing in ("used", "starting", "unknowable") and not force:
-            holder = f"pod {found.namespace}/{found.pod}" if found.pod else f"handle {found.handle or '(none)'}"
-            reason = f"is held by {holder}, {found.reason or 'which uses it'}"
-            raise Failure(f"address {ip}", reason, "delete its holder, or give --force if you know better")
-        # An allocator of no node: it claims nothing and gives up no claim.
-        allocator = Allocator(store, "", _Inputs(snapshot), time.time)
-        released = await allocator.release_address(ip, found.handle or None, found.sequence)
-    click.echo(f"Successfully released IP address {ip}" if released else f"{ip} is not assigned")

@@ -16,7 +16,16 @@ from calipy.ctl.stores import location, opened
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(cls=Program, lazy={"explain": "calipy.ctl.explaining:explain", "ipam": "calipy.ctl.ipam_commands:ipam"})
+_LAZY = {
+    "explain": "calipy.ctl.explaining:explain",
+    "ipam": "calipy.ctl.ipam_commands:ipam",
+    "label": "calipy.ctl.edit_commands:label",
+    "node": "calipy.ctl.node_commands:node",
+    "patch": "calipy.ctl.edit_commands:patch",
+}
+
+
+@click.group(cls=Program, lazy=_LAZY)
 @click.option("--datastore", default="", metavar="sqlite:PATH", help="Default: CALIPY_DATASTORE, else a running lab's.")
 @click.pass_context
 def pycalicoctl(ctx: click.Context, datastore: str) -> None:
@@ -35,7 +44,8 @@ def _file_options(required: bool) -> Callable[[F], F]:
             help="YAML or JSON, of one or more documents; - is standard input.",
         )  # fmt: skip
         recursive = click.option("-R", "--recursive", is_flag=True, help="Look into the folders of a DIR, too.")
-        return files(recursive(command))
+        empty = click.option("--skip-empty", is_flag=True, help="Files without documents are no failure.")
+        return files(recursive(empty(command)))
 
     return decorate
 
@@ -46,23 +56,29 @@ def _file_options(required: bool) -> Callable[[F], F]:
 @_namespace_option
 @click.option("-A", "-a", "--all-namespaces", "every_namespace", is_flag=True, help="Of all namespaces.")
 @click.option("-l", "--selector", default="", help="k=v,k2!=v2, or Calico's selector language.")
-@output_option("table", "wide", "json", "yaml", "name")
+@click.option(
+    "-o", "--output", default="table", show_default=True, metavar="FORM",
+    help="table (or ps), wide, json, yaml, name, custom-columns=NAME,..., go-template=..., go-template-file=FILE.",
+)  # fmt: skip
+@click.option("--export", is_flag=True, help="Documents without what only this cluster knows.")
 @click.pass_obj
 def get(
-    datastore: str, kind: str, names: Sequence[str], namespace: str, every_namespace: bool, selector: str, output: Any
+    datastore: str, kind: str, names: Sequence[str], namespace: str, every_namespace: bool, selector: str, output: str,
+    export: bool,
 ) -> None:  # fmt: skip
     """Show objects: all of a kind, or those named."""
+    from calipy.ctl.forms import form_of
     from calipy.ctl.getting import get as show
     from calipy.ctl.selection import labels_match, selected
 
-    wanted = selected([kind, *names])
+    form, wanted = form_of(output), selected([kind, *names])
     matches = labels_match(selector)
 
     async def work() -> None:
         async with opened(location(datastore, os.environ)) as store:
             await show(
-                store, wanted, namespace=namespace, every_namespace=every_namespace, matches=matches, output=output,
-                stream=sys.stdout,
+                store, wanted, namespace=namespace, every_namespace=every_namespace, matches=matches, form=form,
+                export=export, stream=sys.stdout,
             )  # fmt: skip
 
     run(work())
@@ -73,21 +89,46 @@ def _write_command(name: str, does: str) -> None:
     @_file_options(required=True)
     @_namespace_option
     @click.pass_obj
-    def command(datastore: str, filenames: Sequence[str], recursive: bool, namespace: str) -> None:
-        from calipy.ctl.writing import write
+    def command(datastore: str, /, **given: Any) -> None:
+        _write(datastore, name, **given)
 
-        objects = _wanted(filenames, recursive, namespace)
 
-        async def work() -> None:
-            async with opened(location(datastore, os.environ)) as store:
-                await write(store, name, objects, click.echo)  # type: ignore[arg-type]
+def _write(
+    datastore: str, verb: Any, filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str,
+    skip_exists: bool = False,
+) -> None:  # fmt: skip
+    from calipy.ctl.writing import write
 
-        run(work())
+    objects = _wanted(filenames, recursive, namespace, skip_empty=skip_empty)
+
+    async def work() -> None:
+        async with opened(location(datastore, os.environ)) as store:
+            await write(store, verb, objects, click.echo, skip_exists=skip_exists)
+
+    run(work())
 
 
 _write_command("apply", "Make the objects, or change those that exist to what is given; labels of others stay.")
-_write_command("create", "Make the objects; none of them may exist.")
 _write_command("replace", "Put the objects in the place of existing ones; all of them must exist.")
+
+
+@pycalicoctl.command()
+@_file_options(required=True)
+@_namespace_option
+@click.option("--skip-exists", is_flag=True, help="Leave alone what exists already.")
+@click.pass_obj
+def create(datastore: str, /, **given: Any) -> None:
+    """Make the objects; none of them may exist."""
+    _write(datastore, "create", **given)
+
+
+@pycalicoctl.command()
+@_file_options(required=True)
+@_namespace_option
+def validate(filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str) -> None:
+    """Say whether the objects are right by themselves; no cluster is asked."""
+    for wanted in _wanted(filenames, recursive, namespace, skip_empty=skip_empty):
+        click.echo(f"{wanted.kind.key(wanted.value)} is valid")
 
 
 @pycalicoctl.command()
@@ -99,13 +140,13 @@ _write_command("replace", "Put the objects in the place of existing ones; all of
 )  # fmt: skip
 @click.pass_obj
 def delete(
-    datastore: str, words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str,
+    datastore: str, words: Sequence[str], filenames: Sequence[str], recursive: bool, skip_empty: bool, namespace: str,
     ignore_not_found: bool,
 ) -> None:  # fmt: skip
     """Delete objects, by name or as they stand in a file."""
     from calipy.ctl.writing import delete as delete_all
 
-    doomed = _doomed(words, filenames, recursive, namespace)
+    doomed = _doomed(words, filenames, recursive, namespace, skip_empty=skip_empty)
 
     async def work() -> None:
         async with opened(location(datastore, os.environ)) as store:
@@ -145,13 +186,13 @@ def version(datastore: str, client_only: bool, output: Any) -> None:
     run(show_versions("" if client_only else location(datastore, os.environ), output, sys.stdout))
 
 
-def _wanted(filenames: Sequence[str], recursive: bool, namespace: str) -> list[Any]:
+def _wanted(filenames: Sequence[str], recursive: bool, namespace: str, *, skip_empty: bool) -> list[Any]:
     """All objects of all documents. Raises Failures with all that is wrong with any of them."""
     from calipy.ctl.documents import wanted
     from calipy.ctl.sources import read
     from calipy.resources.metadata import Refused
 
-    given, wrong = read(filenames, recursive=recursive, stdin=sys.stdin.buffer)
+    given, wrong = read(filenames, recursive=recursive, skip_empty=skip_empty, stdin=sys.stdin.buffer)
     objects = []
     for document in given:
         try:
@@ -163,7 +204,9 @@ def _wanted(filenames: Sequence[str], recursive: bool, namespace: str) -> list[A
     return objects
 
 
-def _doomed(words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str) -> list[Any]:
+def _doomed(
+    words: Sequence[str], filenames: Sequence[str], recursive: bool, namespace: str, *, skip_empty: bool
+) -> list[Any]:  # fmt: skip
     from calipy.ctl.selection import selected
     from calipy.ctl.writing import Doomed
     from calipy.resources.metadata import Key
@@ -171,7 +214,7 @@ def _doomed(words: Sequence[str], filenames: Sequence[str], recursive: bool, nam
     if bool(words) == bool(filenames):
         raise Failure("delete", "wants objects, by name or by -f", "name KIND and NAME, or a file")
     if filenames:
-        objects = _wanted(filenames, recursive, namespace)
+        objects = _wanted(filenames, recursive, namespace, skip_empty=skip_empty)
         return [Doomed(each.kind, each.kind.key(each.value)) for each in objects]
     found = selected(words)
     if not all(each.names for each in found):

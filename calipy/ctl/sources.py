@@ -22,30 +22,34 @@ class Given(Struct, frozen=True, gc=False):
     document: dict[str, object]
 
 
-def read(names: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> tuple[list[Given], list[Exception]]:
-    """All documents of all files, and what could not be read of them. Raises Failure where nothing is named, OSError
-    for a file that can't be opened."""
+def read(
+    names: Iterable[str], *, recursive: bool, skip_empty: bool, stdin: BinaryIO
+) -> tuple[list[Given], list[Exception]]:
+    """All documents of all files, and what could not be read of them. Raises Failure where nothing is named, unless
+    `skip_empty`; OSError for a file that can't be opened."""
     given: list[Given] = []
     wrong: list[Exception] = []
-    for where, content in _contents(names, recursive=recursive, stdin=stdin):
+    for where, content in _contents(names, recursive=recursive, skip_empty=skip_empty, stdin=stdin):
         try:
             for document in _flattened(where, _text(where, content)):
                 given.append(document)
         except Refused as refused:
             wrong.append(refused)
-    if not given and not wrong:
+    if not given and not wrong and not skip_empty:
         raise Failure(" ".join(names), "holds no document", "write one, or name another file")
     return given, wrong
 
 
-def _contents(names: Iterable[str], *, recursive: bool, stdin: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def _contents(
+    names: Iterable[str], *, recursive: bool, skip_empty: bool, stdin: BinaryIO
+) -> Iterator[tuple[str, bytes]]:
     for name in names:
         if name == "-":
             yield "standard input", stdin.read()
         elif Path(name).is_dir():
             found = sorted(Path(name).rglob("*") if recursive else Path(name).iterdir())
             files = [path for path in found if path.suffix in _SUFFIXES and path.is_file()]
-            if not files:
+            if not files and not skip_empty:
                 raise Failure(f"folder {name}", f"has no file {', '.join(_SUFFIXES)}", "-R looks into its folders too")
             for path in files:
                 yield str(path), path.read_bytes()

@@ -90,3 +90,12 @@ def printed(value: Whole) -> dict[str, object]:
         if part is not UNSET:
             document[field.encode_name] = part
     return document
+
+
+def exported(value: Whole) -> dict[str, object]:
+    """The document without what only its cluster knows of it: to be written elsewhere."""
+    meta = value.metadata
+    kept = WholeMeta(name=meta.name, namespace=meta.namespace, labels=meta.labels, annotations=meta.annotations)
+    document = printed(msgspec.structs.replace(value, metadata=kept))
+    document.pop("status", None)
+    return document

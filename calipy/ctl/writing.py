@@ -33,9 +33,13 @@ class Doomed(Struct, frozen=True, gc=False):
     key: Key
 
 
-async def write(store: Store, verb: Verb, objects: Sequence[Wanted], say: Callable[[str], None]) -> None:
-    """Writes all objects; says of each what became of it. Raises Failures, before any is written, with what is wrong
-    with each; StoreError where a write fails."""
+async def write(
+    store: Store, verb: Verb, objects: Sequence[Wanted], say: Callable[[str], None], *, skip_exists: bool = False
+) -> None:
+    """Writes all objects, with `skip_exists` those that don't exist; says of each what became of it. Raises Failures,
+    before any is written, with what is wrong with each; StoreError where a write fails."""
+    if skip_exists:
+        objects = [wanted for wanted in objects if await _is_missing(store, wanted, say)]
     await _check(store, verb, objects)
     for wanted in objects:
         say(f"{wanted.kind.key(wanted.value)} {await _written(store, verb, wanted)}")
@@ -59,6 +63,13 @@ async def delete(
         raise Failures([*needed, *([] if ignore_not_found else missing)])
     for each in found:
         say(f"{each.key} {await _deleted(store, each)}")
+
+
+async def _is_missing(store: Store, wanted: Wanted, say: Callable[[str], None]) -> bool:
+    if await _stored(store, wanted) is None:
+        return True
+    say(f"{wanted.kind.key(wanted.value)} exists")
+    return False
 
 
 async def _check(store: Store, verb: Verb, objects: Sequence[Wanted]) -> None:

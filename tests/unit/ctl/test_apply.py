@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from calipy.ctl.documents import Wanted, wanted
+from calipy.ctl.main import pycalicoctl
 from calipy.ctl.sources import Given
 from calipy.ctl.writing import write
 from calipy.datastore.sqlite import SQLiteStore
@@ -425,3 +426,34 @@ spec: {policyRecheck: %s}
     assert "CalipyConfiguration/node.n1 is refused:\n  spec.policyRecheck 'Sometimes': " in wrong.stderr
     assert ctl("delete", "calipyconfig", "node.n1").exit_code == 0
     assert len(ctl("get", "calipyconfig").stdout.splitlines()) <= 1
+
+
+def test_validate_judges_documents_without_a_cluster(tmp_path: Path) -> None:
+    def validated(text: str) -> Result:
+        words = ["--datastore", f"sqlite:{tmp_path}/none", "validate", "-f", "-"]
+        return CliRunner().invoke(pycalicoctl, words, input=text)
+
+    right = validated(pool() + "---\n{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: b}}\n")
+    assert (right.exit_code, right.stdout) == (0, "IPPool/a is valid\nNetworkSet/default/b is valid\n")
+    wrong = validated(pool(cidr="10.1.2.0/16"))
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("error: standard input, document 1: IPPool/a is refused:\n  spec.cidr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_can_leave_alone_what_exists(ctl: Ctl, stored: Callable[..., Any]) -> None:
+    ctl("create", "-f", "-", stdin=pool())
+    both = pool(more="  natOutgoing: true\n") + "---\n" + pool("b", "10.2.0.0/16")
+    result = ctl("create", "--skip-exists", "-f", "-", stdin=both)
+    assert (result.exit_code, result.stdout) == (0, "IPPool/a exists\nIPPool/b created\n")
+    assert not stored(ip_pools.KIND, "a").value.spec.nat_outgoing
+
+
+@pytest.mark.parametrize("verb", ["apply", "create", "replace", "validate", "delete"])
+def test_files_without_documents_may_be_skipped(ctl: Ctl, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "empty.yaml").write_text("---\n# nothing\n")
+    for name in ("none", "empty.yaml"):
+        assert ctl(verb, "-f", str(tmp_path / name)).exit_code == 1
+        skipped = ctl(verb, "--skip-empty", "-f", str(tmp_path / name))
+        assert (skipped.exit_code, skipped.stdout, skipped.stderr) == (0, "", "")

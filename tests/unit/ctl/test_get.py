@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from calipy.ctl.main import pycalicoctl
-from calipy.resources import kinds
+from calipy.ctl.whole import exported, whole
+from calipy.resources import ip_pools, kinds
+from calipy.resources.metadata import decode
 
 Ctl = Callable[..., Result]
 
@@ -75,6 +77,55 @@ SHOWN = [
 ]  # fmt: skip
 
 
+NAMES = "{{range .}}{{range .Items}}{{.ObjectMeta.Name}},{{.Spec.CIDR}},{{.Spec.NATOutgoing}};{{end}}{{end}}"
+# form | what `get ippools` writes in it
+FORMS = [
+    ("ps", ["NAME CIDR SELECTOR", 'a 10.1.0.0/16 zone == "east"', "b 10.2.0.0/16 all()"]),
+    ("custom-columns=NAME", ["NAME", "a", "b"]),
+    ("custom-columns=vxlanmode,NAME", ["VXLANMODE NAME", "CrossSubnet a", "Never b"]),
+    (f"go-template={NAMES}", ["a,10.1.0.0/16,true;b,10.2.0.0/16,<no value>;"]),
+]
+
+
+@pytest.mark.parametrize(("form", "shown"), FORMS, ids=[form for form, _ in FORMS])
+def test_get_in_calicoctls_forms(full: Ctl, form: str, shown: list[str]) -> None:
+    result = full("get", "ippools", "-o", form)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [" ".join(row.split()) for row in result.stdout.splitlines()] == shown
+
+
+def test_a_template_out_of_a_file_and_named_objects(full: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("{{range .}}{{.Kind}} {{.Name}}\n{{end}}")
+    result = full("get", "ippool/b", "bgppeer/tor", "-o", f"go-template-file={tmp_path}/t")
+    assert (result.exit_code, result.stdout) == (0, "IPPool b\nBGPPeer tor\n")
+
+
+def test_custom_columns_have_namespaces_and_what_nodes_report(full: Ctl) -> None:
+    shown = full("get", "pods", "-A", "-o", "custom-columns=NAMESPACE,NAME").stdout
+    assert [row.split() for row in shown.splitlines()] == [["NAMESPACE", "NAME"], ["default", "q"], ["web", "p"]]
+    assert full("get", "tiers", "-o", "custom-columns=PROGRAMMED,NAME").stdout.split() == ["PROGRAMMED", "NAME"]
+
+
+def test_what_is_exported_can_be_made_elsewhere(full: Ctl) -> None:
+    document = msgspec.json.decode(full("get", "ippool", "b", "--export", "-o", "json").stdout)
+    assert document == {
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "b", "labels": {"tier": "gold"}},
+        "spec": {"cidr": "10.2.0.0/16"},
+    }  # fmt: skip
+    printed = full("get", "ippools", "--export", "-o", "yaml").stdout
+    assert "uid" not in printed
+    full("delete", "ippool", "a", "b")
+    assert full("create", "-f", "-", stdin=printed).stdout == "IPPool/a created\nIPPool/b created\n"
+
+
+def test_what_is_exported_has_no_status() -> None:
+    pool = (
+        b'{"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "a", "uid": "x"}, "spec": {},'
+        b' "status": {"conditions": []}}'
+    )
+    assert exported(decode(whole(ip_pools.KIND), pool)).keys() == {"apiVersion", "kind", "metadata", "spec"}
+
+
 @pytest.mark.parametrize(("line", "shown"), SHOWN, ids=[line for line, _ in SHOWN])
 def test_get_shows_calicos_columns(full: Ctl, line: str, shown: list[str]) -> None:
     result = full(*line.split(" "))
@@ -128,6 +179,15 @@ REFUSED = [
     ("get ippools,nodes a", "error: ippools,nodes 'a': names several kinds, and names follow; write KIND/NAME"),
     ("get ippools -l tier=(", "error: selector 'tier=(': "),
     ("get ippool/a b", "error: argument 'b': stands among others of the form KIND/NAME; write KIND/NAME for each"),
+    ("get ippools -o xml", "error: --output 'xml': is no form; known are table, ps, wide, json, yaml, name, custom-"),
+    ("get ippools -o custom-columns=", "error: --output 'custom-columns=': is no form; known are "),
+    ("get ippools -o custom-columns=A:.a", "error: --output 'custom-columns=A:.a': names columns by their paths; "),
+    (
+        "get ippools -o custom-columns=NAME,NODE",
+        "error: custom-columns 'NODE': is no column of ippools; known are NAME",
+    ),
+    ("get ippools -o go-template={{.a|b}}", "error: go-template '.a|b': is beyond what this program knows of Go "),
+    ("get ippools -o go-template-file=/no", "error: /no: No such file or directory"),
     ("get pod p -A", "error: --all-namespaces: can't be combined with names; name their namespace with -n"),
     ("delete ippools", "error: delete: wants the names of objects; write KIND NAME..., or KIND/NAME..."),
     ("delete", "error: delete: wants objects, by name or by -f; name KIND and NAME, or a file"),

@@ -191,3 +191,165 @@ def test_a_deleted_pool_without_addresses_leaves_nothing(ctl: Ctl, given: dict[s
     assert ctl("get", "blockaffinities,ipamblocks", "-o", "name").stdout.count("\n") == 2
     assert ctl("delete", "ippool", "main").stdout == "IPPool/main deleted\n"
     assert ctl("get", "blockaffinities,ipamblocks,ipamhandles", "-o", "name").stdout == ""
+
+
+def reported(ctl: Ctl, path: Path) -> Path:
+    """A report of how things are."""
+    assert ctl("ipam", "check", "-o", str(path)).exit_code == 0
+    return path
+
+
+def given_names(ctl: Ctl) -> str:
+    return ctl("get", "ipamhandles", "-o", "name").stdout
+
+
+def test_what_a_report_calls_unused_is_released_and_nothing_else(
+    ctl: Ctl, given: dict[str, str], tmp_path: Path
+) -> None:
+    ctl("delete", "pod", "b", "c", "-n", "web")
+    result = ctl("ipam", "release", "--from-report", str(reported(ctl, tmp_path / "1.json")))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "Releasing 2 old IPs...",
+        "Released 2 IPs successfully",
+        "Report didn't contain any handles to clean up.",
+    ]
+    assert given_names(ctl) == "ipamhandle/net.a\n"
+    again = ctl("ipam", "release", "--from-report", str(tmp_path / "1.json")).stdout.splitlines()
+    assert again[1:3] == [
+        "Released 0 IPs successfully",
+        "2 addresses marked as leaked in the report had already been cleaned up.",
+    ]
+
+
+def test_only_what_all_reports_call_unused_is_released(ctl: Ctl, given: dict[str, str], tmp_path: Path) -> None:
+    ctl("delete", "pod", "b", "-n", "web")
+    first = reported(ctl, tmp_path / "1.json")
+    ctl("delete", "pod", "c", "-n", "web")
+    second = reported(ctl, tmp_path / "2.json")
+    result = ctl("ipam", "release", "--from-report", str(first), "--from-report", str(second))
+    assert result.stdout.splitlines()[:2] == ["Releasing 1 old IPs...", "Released 1 IPs successfully"]
+    assert given_names(ctl) == "ipamhandle/net.a\nipamhandle/net.c\n"
+
+
+def test_what_is_used_again_since_the_report_stays(ctl: Ctl, given: dict[str, str], tmp_path: Path) -> None:
+    pod = ctl("get", "pod", "b", "-n", "web", "-o", "yaml").stdout
+    ctl("delete", "pod", "b", "-n", "web")
+    report = reported(ctl, tmp_path / "1.json")
+    assert ctl("create", "-f", "-", stdin=pod).exit_code == 0
+    result = ctl("ipam", "release", "--from-report", str(report))
+    assert result.stdout.splitlines()[1:3] == [
+        f"{given['b']} is left alone: pod web/b uses it now", "Released 0 IPs successfully",
+    ]  # fmt: skip
+    assert "ipamhandle/net.b\n" in given_names(ctl)
+
+
+def test_a_report_with_nothing_to_release_says_so(ctl: Ctl, given: dict[str, str], tmp_path: Path) -> None:
+    result = ctl("ipam", "release", "--from-report", str(reported(ctl, tmp_path / "1.json")))
+    assert result.stdout == (
+        "Report didn't contain any leaked IPs to clean up.\nReport didn't contain any handles to clean up.\n"
+    )
+
+
+def test_reported_handles_without_addresses_are_deleted_unless_they_have_changed(
+    ctl: Ctl, given: dict[str, str], tmp_path: Path
+) -> None:
+    spec = "spec: {handleID: %s, block: {10.1.0.0/26: 1}}"
+    for name in ("lost", "busy"):
+        document = f"{{apiVersion: projectcalico.org/v3, kind: IPAMHandle, metadata: {{name: {name}}}, {spec % name}}}"
+        assert ctl("create", "-f", "-", stdin=document).exit_code == 0
+    report = reported(ctl, tmp_path / "1.json")
+    assert ctl("label", "ipamhandle", "busy", "a=b").exit_code == 0
+    result = ctl("ipam", "release", "--from-report", str(report))
+    assert result.stdout.splitlines()[-2:] == ["Deleting 2 handles...", "Released 1 handles; 1 skipped; 0 errors."]
+    assert "busy" in given_names(ctl)
+    assert "lost" not in given_names(ctl)
+
+
+INFORMATION = "{apiVersion: projectcalico.org/v3, kind: ClusterInformation, metadata: {name: default}, spec: %s}"
+# a report's fields that are otherwise | what is said
+UNFIT = [
+    ({"clusterGUID": "x"}, " 'x': is of another cluster: its clusterGUID is not abc; write one of this cluster\n"),
+    ({"version": "0"}, " '0': was written by another version of this program than "),
+    ({"clusterInformationRevision": "1"}, ": is of a time before ClusterInformation was last changed; write a new one"),
+    ({"allocations": 7}, ": can't be read: Expected `object`, got `int` - at `$.allocations`; write one with "),
+]
+
+
+@pytest.mark.parametrize(("otherwise", "said"), UNFIT, ids=[str(row[0]) for row in UNFIT])
+def test_a_report_that_does_not_fit_is_refused(
+    ctl: Ctl, given: dict[str, str], tmp_path: Path, otherwise: dict[str, object], said: str
+) -> None:
+    ctl("apply", "-f", "-", stdin=INFORMATION % "{clusterGUID: abc}")
+    ctl("delete", "pod", "b", "-n", "web")
+    report = reported(ctl, tmp_path / "1.json")
+    report.write_bytes(msgspec.json.encode({**msgspec.json.decode(report.read_bytes()), **otherwise}))
+    result = ctl("ipam", "release", "--from-report", str(report))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: report {report}{said}")
+    assert "ipamhandle/net.b\n" in given_names(ctl)
+    forced = ctl("ipam", "release", "--force", "--from-report", str(report))
+    assert forced.exit_code == (0 if "version" in otherwise else 1)
+
+
+def test_release_wants_an_address_or_reports(ctl: Ctl) -> None:
+    for words in ([], ["--ip", "10.0.0.1", "--from-report", "x"]):
+        result = ctl("ipam", "release", *words)
+        assert result.stderr == "error: ipam release: wants an address or reports; give --ip, or --from-report\n"
+    assert ctl("ipam", "release", "--from-report", "/nowhere").stderr.startswith("error: /nowhere: No such file")
+
+
+# options of `ipam configure` | what is said | the properties that are otherwise afterwards
+CONFIGURED: list[tuple[str, list[str], dict[str, str]]] = [
+    ("--strictaffinity=true", ["Successfully set StrictAffinity to: true"], {"StrictAffinity": "true"}),
+    (
+        "--strictaffinity=true --max-blocks-per-host=4",
+        ["Successfully set StrictAffinity to: true", "Successfully set MaxBlocksPerHost to: 4"],
+        {"StrictAffinity": "true", "MaxBlocksPerHost": "4"},
+    ),
+    (
+        "--ip-cooldown-seconds=60 --kubevirt-ip-persistence=Disabled",
+        [
+            "Successfully set IPCooldownSeconds to: 60",
+            "Successfully set KubeVirtVMAddressPersistence to: Disabled",
+        ],
+        {"IPCooldownSeconds": "60", "KubeVirtVMAddressPersistence": "disabled"},
+    ),
+    ("--max-blocks-per-host=0", ["Successfully set MaxBlocksPerHost to: 0"], {}),
+]
+
+
+def properties(ctl: Ctl) -> dict[str, str]:
+    lines = ctl("ipam", "configure", "show").stdout.splitlines()
+    return dict(line.split() for line in lines)
+
+
+@pytest.mark.parametrize("before", ["{}", "{ipCooldownSeconds: 5}"])
+@pytest.mark.parametrize(("options", "said", "otherwise"), CONFIGURED, ids=[row[0] for row in CONFIGURED])
+def test_configure(ctl: Ctl, before: str, options: str, said: list[str], otherwise: dict[str, str]) -> None:
+    if before != "{}":
+        name = "metadata: {name: default}"
+        document = f"{{apiVersion: projectcalico.org/v3, kind: IPAMConfiguration, {name}, spec: {before}}}"
+        assert ctl("apply", "-f", "-", stdin=document).exit_code == 0
+    shown = properties(ctl)
+    result = ctl("ipam", "configure", *options.split())
+    assert (result.exit_code, result.stderr, result.stdout.splitlines()) == (0, "", said)
+    assert properties(ctl) == {**shown, **otherwise}
+
+
+NOT_CONFIGURED = [
+    ("", "error: ipam configure: is told nothing to change; see --help for the options\n"),
+    ("--max-blocks-per-host=4", "error: --max-blocks-per-host 4: is for strict affinity alone: "),
+    (
+        "--ip-cooldown-seconds=1201",
+        "error: IPAMConfiguration/default is refused:\n  spec.ipCooldownSeconds 1201: is out of range; 0 to 1200\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), NOT_CONFIGURED, ids=[row[0] for row in NOT_CONFIGURED])
+def test_what_can_not_be_configured_is_explained_and_makes_nothing(ctl: Ctl, options: str, said: str) -> None:
+    result = ctl("ipam", "configure", *options.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(said)
+    assert ctl("get", "ipamconfig", "-o", "name").stdout == ""
