@@ -18,6 +18,7 @@ from calipy.resources.metadata import Key
 from tests.cluster.conftest import CRDS
 from tests.cluster.control_plane import ApiServer
 from tests.cluster.datastore.definitions import definitions
+from tests.contract.faulty import Faulty, before
 
 WRITTEN = ("ipamhandles.projectcalico.org", "globalnetworksets.projectcalico.org", "networksets.projectcalico.org")
 """What the contract tests write."""
@@ -91,6 +92,22 @@ def _empty(api: ApiServer) -> None:
             key = Key(item["kind"], meta["name"], meta.get("namespace", ""))
             ApiBackDoor(api).remove(key)
     api.kubectl("delete", ",".join(WRITTEN), "--all", "-A", "--wait=false", check=True)
+
+
+@pytest.fixture(scope="session")
+def token(api: ApiServer) -> str:
+    """Of an administrator."""
+    api.kubectl("create", "serviceaccount", "admin", check=True)
+    binding = ("clusterrolebinding", "admin", "--clusterrole=cluster-admin", "--serviceaccount=default:admin")
+    api.kubectl("create", *binding, check=True)
+    return api.kubectl("create", "token", "admin", check=True).stdout.strip()
+
+
+@pytest.fixture
+async def faulty(api: ApiServer, store: Store) -> AsyncIterator[Faulty]:
+    """A server that has faults before the real one."""
+    async with before(api.url, api.ca) as server:
+        yield server
 
 
 @pytest.fixture
