@@ -24,6 +24,7 @@ from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
 
 DEFAULT_DATASTORE = "sqlite:/var/lib/calipy/datastore.sqlite3"
+KUBERNETES = "kubernetes"
 LAB_FOLDER = "/run/calipy-lab"
 """Where a running lab has its files unless CALIPY_LAB says otherwise."""
 _SECONDS_MOST = 86_400
@@ -58,7 +59,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     node_labels: Mapping[str, str] = {}
     """CALIPY_NODE_LABELS, `rack=a,zone=b`: on the Node object where the agent makes it, as kubelet's --node-labels."""
     datastore: str = DEFAULT_DATASTORE
-    """CALIPY_DATASTORE: `sqlite:<path>`."""
+    """CALIPY_DATASTORE: `sqlite:<path>`, `kubernetes:<kubeconfig>`, or `kubernetes`: by KUBECONFIG, else the pod's
+    service account. Left out, it is `kubernetes` where DATASTORE_TYPE says so, KUBECONFIG is set, or this is a pod."""
     run_folder: Path = Path("/run/calipy")
     """CALIPY_RUN_DIR: sockets, the ready file, and the lock that one agent a node has."""
     state_folder: Path = Path("/var/lib/calico")
@@ -130,6 +132,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         _refuse(name, environment[name], "left out, or none, where NO_DEFAULT_POOLS is true")
     return Settings(
         node=_node(environment),
+        datastore=_said_datastore(environment) or (KUBERNETES if _has_server(environment) else DEFAULT_DATASTORE),
         pools=pools,
         felix={name: value for name, value in environment.items() if name.startswith("FELIX_")},
         **values,  # type: ignore[arg-type]
@@ -137,13 +140,30 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def client_datastore(environment: Mapping[str, str]) -> str:
-    """The datastore that a command means which isn't told any: CALIPY_DATASTORE, else a running lab's, else the default
-    (`Settings.datastore` has the form). Looks whether the lab's is there. Raises SettingError."""
-    named = environment.get("CALIPY_DATASTORE", "")
-    if named:
-        return _datastore("CALIPY_DATASTORE", named)
+    """The datastore that a command means which isn't told any: CALIPY_DATASTORE's or DATASTORE_TYPE's, else a running
+    lab's, else the cluster's of KUBECONFIG or this pod, else the default (`Settings.datastore` has the form). Looks
+    whether the lab's is there. Raises SettingError."""
+    if said := _said_datastore(environment):
+        return said
     lab = _path("CALIPY_LAB", environment.get("CALIPY_LAB") or LAB_FOLDER) / "store" / "datastore.sqlite3"
-    return f"sqlite:{lab}" if os.path.exists(lab) else DEFAULT_DATASTORE
+    if os.path.exists(lab):
+        return f"sqlite:{lab}"
+    return KUBERNETES if _has_server(environment) else DEFAULT_DATASTORE
+
+
+def _said_datastore(environment: Mapping[str, str]) -> str:
+    """As CALIPY_DATASTORE or Calico's DATASTORE_TYPE name it; empty where neither does."""
+    if named := environment.get("CALIPY_DATASTORE", ""):
+        return _datastore("CALIPY_DATASTORE", named)
+    kind = environment.get("DATASTORE_TYPE", "")
+    if kind not in ("", KUBERNETES):
+        _refuse("DATASTORE_TYPE", kind, "kubernetes, or left out: CALIPY_DATASTORE=sqlite:<path> names a file")
+    return kind
+
+
+def _has_server(environment: Mapping[str, str]) -> bool:
+    """True where kubeconfigs are named, or in a pod: there is an API server then."""
+    return bool(environment.get("KUBECONFIG") or environment.get("KUBERNETES_SERVICE_HOST"))
 
 
 def _refuse(name: str, value: str, allowed: str) -> NoReturn:
@@ -256,7 +276,9 @@ def _flag(name: str, value: str) -> bool:
 
 
 def _datastore(name: str, value: str) -> str:
-    return value if value.startswith("sqlite:/") else _refuse(name, value, "sqlite:<absolute path>")
+    if value == KUBERNETES or value.startswith(("sqlite:/", f"{KUBERNETES}:/")):
+        return value
+    _refuse(name, value, "sqlite:<absolute path>, kubernetes, or kubernetes:<absolute path of a kubeconfig>")
 
 
 def _backend(name: str, value: str) -> str:
@@ -279,7 +301,6 @@ def _format(name: str, value: str) -> str:
 
 _READERS = (
     ("CALIPY_NODE_LABELS", "node_labels", _labels),
-    ("CALIPY_DATASTORE", "datastore", _datastore),
     ("CALIPY_RUN_DIR", "run_folder", _path),
     ("CALIPY_STATE_DIR", "state_folder", _path),
     ("CNI_NET_DIR", "cni_configuration_folder", _path),

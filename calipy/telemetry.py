@@ -50,6 +50,12 @@ class Metrics:
             ["verb", "code"],
             registry=self.registry,
         )
+        self.store_requests = Counter(
+            "rest_client_requests",
+            "Requests to the API server by verb, resource and HTTP status; `error` = no answer.",
+            ["verb", "resource", "code"],
+            registry=self.registry,
+        )
         self.bgp_peers = self._gauge("calipy_bgp_peers", "BGP sessions by state.", ["state"])
         self.loop_lag = Histogram(
             "calipy_loop_lag_seconds",

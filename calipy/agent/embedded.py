@@ -16,9 +16,11 @@ log = logging.getLogger("calipy.agent")
 class Embedded:
     """One database file."""
 
-    def __init__(self, datastore: str, thread: Executor) -> None:
-        """`datastore` as in `Settings`; `thread` does what waits for the disk."""
-        self._path = Path(datastore.removeprefix("sqlite:"))
+    embedded = True
+
+    def __init__(self, path: Path, thread: Executor) -> None:
+        """`thread` does what waits for the disk."""
+        self._path = path
         self._thread = thread
 
     async def open(self) -> Store:
@@ -27,7 +29,7 @@ class Embedded:
 
         return await SQLiteStore.open(self._path)
 
-    async def keep_log_short(self) -> None:
+    async def keep(self) -> None:
         """Moves the store's log into its database on the thread, without end: else a write on the loop would, now and
         then, with its two fsyncs."""
         import sqlite3

@@ -20,7 +20,7 @@ from calipy import logs
 from calipy.agent import alone, clock, figures
 from calipy.agent.answers import Answers
 from calipy.agent.bgp import Bgp
-from calipy.agent.embedded import Embedded
+from calipy.agent.datastores import datastore
 from calipy.agent.feed import Feed, watched
 from calipy.agent.first import First
 from calipy.agent.flow_judge import recheck
@@ -87,6 +87,7 @@ class Agent:
         self._pools: Callable[[], Sequence[IPPool]] = tuple
         """Those in force; before the store says so there are none."""
         self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
+        self._datastore = datastore(settings, thread, self._observe_store)
         self.repairs: Counter[str] = Counter()
         self.live = LiveSettings(settings.node, process)
         self._first = first
@@ -123,12 +124,11 @@ class Agent:
             group.create_task(self.lag.run())
             await alone.alone(await self._once(self._lock), self._hinder)
             await self._once(self.engine.guard)
-            embedded = Embedded(self.settings.datastore, self.thread)
-            store = await self._once(embedded.open)
+            store = await self._once(self._datastore.open)
             self.engine.adopt(await self._once(lambda: self.live.read(store)))
             await self.engine.monitor.start()
             await self._introduce(store, group)
-            group.create_task(embedded.keep_log_short())
+            group.create_task(self._datastore.keep())
             await self._join_cluster(store, group)
 
     async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> None:
@@ -241,7 +241,7 @@ class Agent:
             node=node,
             addresses=AllocatedAddresses(allocator, self.settings.node, time.time),
             endpoints=ProgrammedEndpoints(self.engine.endpoints),
-            pods=StoredPods(store, self.settings.node, embedded=True),
+            pods=StoredPods(store, self.settings.node, embedded=self._datastore.embedded),
             flows=FlushedFlows(Conntrack(NetlinkSocket.open(NETFILTER), self.settings.sysctl_folder), self.thread),
             kernel=kernel,
             attachments=attachments,
@@ -325,6 +325,9 @@ class Agent:
 
     def _observe(self, verb: str, code: str, seconds: float) -> None:
         self.metrics.cni_requests.labels(verb, code).observe(seconds)
+
+    def _observe_store(self, verb: str, resource: str, code: str) -> None:
+        self.metrics.store_requests.labels(verb, resource, code).inc()
 
     def _path(self, name: str) -> Path:
         return self.settings.run_folder / name

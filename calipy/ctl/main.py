@@ -11,7 +11,7 @@ import click
 
 from calipy.console.commands import Program, output_option, run
 from calipy.console.failures import Failure, Failures
-from calipy.ctl.stores import location, opened
+from calipy.ctl.stores import chosen, location, opened
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,11 +26,17 @@ _LAZY = {
 
 
 @click.group(cls=Program, lazy=_LAZY)
-@click.option("--datastore", default="", metavar="sqlite:PATH", help="Default: CALIPY_DATASTORE, else a running lab's.")
+@click.option(
+    "--datastore",
+    default="",
+    metavar="sqlite:PATH|kubernetes[:KUBECONFIG]",
+    help="Default: CALIPY_DATASTORE, else a running lab's, else the cluster of KUBECONFIG or of this pod.",
+)
+@click.option("--kubeconfig", default="", metavar="PATH", help="Short for --datastore kubernetes:PATH.")
 @click.pass_context
-def pycalicoctl(ctx: click.Context, datastore: str) -> None:
+def pycalicoctl(ctx: click.Context, datastore: str, kubeconfig: str) -> None:
     """Read and write the objects of a cluster, in its datastore."""
-    ctx.obj = datastore
+    ctx.obj = chosen(datastore, kubeconfig)
 
 
 def _namespace_option(command: F) -> F:

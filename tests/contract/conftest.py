@@ -18,6 +18,7 @@ from calipy.datastore.stores import Store
 from calipy.resources import ipam_handles
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import Key, Kind, ObjectMeta, decode
+from tests.contract.faulty import Canned, Faulty
 
 
 class BackDoor(Protocol):
@@ -105,6 +106,19 @@ def plant(store: Store) -> Callable[[Kind[Any], dict[str, Any]], Awaitable[Key]]
         return (await store.create(kind, decode(kind, msgspec.json.encode(document)))).key
 
     return create
+
+
+@pytest.fixture
+async def faulty() -> AsyncIterator[Faulty]:
+    """A server that has faults, and behind them a few answers that are right."""
+    async with Faulty(Canned()).serving() as server:
+        yield server
+
+
+@pytest.fixture
+def token() -> str:
+    """What `faulty` lets in."""
+    return "sesame"
 
 
 @pytest.fixture

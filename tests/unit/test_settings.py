@@ -15,6 +15,11 @@ RIGHT: list[tuple[str, str, str, Any]] = [
     ("NODENAME", "n1.example.com", "node", "n1.example.com"),
     ("CALIPY_NODE_LABELS", "rack=a,x.io/z=", "node_labels", {"rack": "a", "x.io/z": ""}),
     ("CALIPY_DATASTORE", "sqlite:/tmp/x", "datastore", "sqlite:/tmp/x"),
+    ("CALIPY_DATASTORE", "kubernetes:/tmp/x", "datastore", "kubernetes:/tmp/x"),
+    ("DATASTORE_TYPE", "kubernetes", "datastore", "kubernetes"),
+    ("DATASTORE_TYPE", "", "datastore", "sqlite:/var/lib/calipy/datastore.sqlite3"),
+    ("KUBECONFIG", "/tmp/x", "datastore", "kubernetes"),
+    ("KUBERNETES_SERVICE_HOST", "10.96.0.1", "datastore", "kubernetes"),
     ("CALIPY_RUN_DIR", "/tmp/run", "run_folder", Path("/tmp/run")),
     ("CNI_CONF_NAME", "05-net.conflist", "cni_configuration_name", "05-net.conflist"),
     ("CALIPY_STATUS_GRACE_PERIOD", "1.5", "status_grace_period_s", 1.5),
@@ -53,6 +58,7 @@ METHODS = "first-found, can-reach=D, interface=RE,..., skip-interface=RE,..., ci
 LABEL = "letters, digits, -, _ and ., 63 at most, a letter or digit at both ends"
 NAME = f"{LABEL}; before it, at will, a DNS name and /"
 IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
+STORES = "sqlite:<absolute path>, kubernetes, or kubernetes:<absolute path of a kubeconfig>"
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
@@ -62,7 +68,9 @@ WRONG = [
     ("CALIPY_NODE_LABELS", "rack=a b", f"labels: 'a b' can't be the value of a label: {LABEL}, or nothing at all"),
     ("CALIPY_NODE_LABELS", "a b=c", f"labels: 'a b' can't be the name of a label: {NAME}"),
     ("NAMESPACE", "a.b", "a namespace's name: lower-case letters, digits, dashes; a letter or digit at both ends"),
-    ("CALIPY_DATASTORE", "etcd://x", "sqlite:<absolute path>"),
+    ("CALIPY_DATASTORE", "etcd://x", STORES),
+    ("CALIPY_DATASTORE", "kubernetes:x", STORES),
+    ("DATASTORE_TYPE", "etcdv3", "kubernetes, or left out: CALIPY_DATASTORE=sqlite:<path> names a file"),
     ("CALIPY_STATE_DIR", "state", "an absolute path"),
     ("CNI_CONF_NAME", "../x.conflist", "a file's name, without its folder"),
     *[("CALIPY_STATUS_GRACE_PERIOD", text, "0 to 86400 seconds") for text in ("-1", "1m", "inf", "nan", "86401")],

@@ -25,6 +25,8 @@ _KEPT_S = 60.0
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EACH_S, _KEEPALIVE_COUNT = 30, 10, 3
 """A watch may be silent for minutes: the kernel finds out after one that nobody is there any more."""
 _BUSY = (429, 503)
+_AGENT = "calipy"
+"""Who the server says has written a field (managedFields)."""
 Observe = Callable[[str, str, str], object]
 """Told of each answer: verb, resource, HTTP status or `error`."""
 
@@ -145,7 +147,8 @@ def _session(limit: int) -> ClientSession:
         limit=limit, resolver=Resolver(), keepalive_timeout=_KEPT_S, socket_factory=_socket, force_close=False
     )
     timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S)
-    return ClientSession(connector=connector, timeout=timeout, auto_decompress=True)
+    agent = {"User-Agent": _AGENT}
+    return ClientSession(connector=connector, timeout=timeout, headers=agent)
 
 
 def _socket(address: AddrInfoType) -> socket.socket:

@@ -30,14 +30,13 @@ class Pem(Struct, frozen=True, gc=False):
 def context(source: str, *, authority: Pem, insecure: bool, certificate: Pem, key: Pem) -> ssl.SSLContext:
     """`source` is named in errors. Without an `authority` the system's are trusted; `insecure` trusts everybody. Raises
     Unavailable for what can't be read or doesn't fit together."""
-    made = ssl.create_default_context()
-    if insecure:
-        made.check_hostname = False
-        made.verify_mode = ssl.CERT_NONE
     try:
-        if authority and not insecure:
-            text = authority.text or Path(authority.path).read_bytes()
-            made.load_verify_locations(cadata=text.decode("ascii"))
+        # Without cadata the system's authorities are trusted, too.
+        trusted = (authority.text or Path(authority.path).read_bytes()).decode("ascii") if authority else None
+        made = ssl.create_default_context(cadata=trusted)
+        if insecure:
+            made.check_hostname = False
+            made.verify_mode = ssl.CERT_NONE
         if certificate:
             with ExitStack() as files:
                 paths = [files.enter_context(_file(pem)) for pem in (certificate, key or certificate)]

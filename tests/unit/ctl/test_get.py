@@ -240,7 +240,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         f"error: datastore sqlite:{path}: is not there; start a lab with `calipy lab up`, or name a store with"
-        " --datastore or CALIPY_DATASTORE\n"
+        " --datastore, --kubeconfig or CALIPY_DATASTORE\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -256,6 +256,28 @@ def test_the_environment_names_the_store(store_path: Path, tmp_path: Path) -> No
     store_path.rename(lab / "store" / "datastore.sqlite3")
     assert listed(CALIPY_DATASTORE=None, CALIPY_LAB=str(lab)).exit_code == 0
     wrong = listed(CALIPY_DATASTORE="etcd:/x", CALIPY_LAB=None)
-    assert (
-        wrong.stderr == "error: environment variable CALIPY_DATASTORE is 'etcd:/x': it must be sqlite:<absolute path>\n"
+    assert wrong.stderr.startswith(
+        "error: environment variable CALIPY_DATASTORE is 'etcd:/x': it must be sqlite:<absolute path>, kubernetes"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (
+            ["--datastore", "etcd:/x"],
+            "--datastore 'etcd:/x': is no datastore; write sqlite:<path>, kubernetes or kube",
+        ),
+        (["--datastore", "kubernetes", "--kubeconfig", "x"], "--kubeconfig 'x': can't be given with --datastore"),
+        (["--kubeconfig", "nowhere"], "kubeconfig nowhere: can't be read: No such file or directory; name another"),
+        (["--datastore", "kubernetes:nowhere"], "kubeconfig nowhere: can't be read: No such file or directory"),
+    ],
+)
+def test_a_datastore_that_cannot_be_is_told(said: list[str], error: str) -> None:
+    assert CliRunner().invoke(pycalicoctl, [*said, "get", "nodes"]).stderr.startswith(f"error: {error}")
+
+
+def test_a_cluster_of_the_environment_is_asked_where_no_lab_runs(tmp_path: Path) -> None:
+    environment = {"CALIPY_DATASTORE": None, "CALIPY_LAB": str(tmp_path), "KUBECONFIG": str(tmp_path / "config")}
+    asked = CliRunner(env=environment).invoke(pycalicoctl, ["get", "nodes"])
+    assert asked.stderr.startswith(f"error: kubeconfig {tmp_path}/config: is not there; name one with KUBECONFIG or")

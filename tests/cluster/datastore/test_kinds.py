@@ -1,5 +1,5 @@
-"""Fields unknown to us survive every verb on a real API server: of our kinds those of a later schema, of Kubernetes' own
-kinds those that are there today."""
+"""Fields unknown to us survive every verb on a real API server: of our kinds those of a later schema, of Kubernetes'
+own those that are there today."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from calipy.resources.metadata import Key, Kind
 from tests.cluster.control_plane import ApiServer
-from tests.cluster.stores import DEFINED, OWN_GROUPS, ApiBackDoor
-from tests.cluster.test_datastore import api, open_store, store  # noqa: F401  fixtures
+from tests.cluster.datastore.conftest import ApiBackDoor
+from tests.cluster.datastore.definitions import DEFINED, OWN_GROUPS
 from tests.contract import test_datastore_kinds as contract
 
 _CONTAINER = {"name": "web", "image": "local.test/web", "ports": [{"containerPort": 80, "name": "http"}]}
 DOCUMENTS: dict[str, dict[str, Any]] = {
-    "Node": {"spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"], "taints": [{"key": "a", "effect": "NoSchedule"}]}},
+    "Node": {"spec": {"podCIDRs": ["10.244.0.0/24"], "taints": [{"key": "a", "effect": "NoSchedule"}]}},
     "Namespace": {},
     "Pod": {"spec": {"containers": [_CONTAINER]}},
     "Secret": {"data": {"a": "Yg=="}, "immutable": True},
@@ -35,7 +35,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def back_door(api: ApiServer) -> _BackDoor:  # noqa: F811
+def back_door(api: ApiServer) -> _BackDoor:
     return _BackDoor(api)
 
 

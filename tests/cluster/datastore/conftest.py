@@ -3,79 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
+import pytest
 
+from calipy.datastore.kubernetes.credentials import find
+from calipy.datastore.kubernetes.store import KubernetesStore
+from calipy.datastore.stores import Store
 from calipy.resources import kinds
-from calipy.resources.metadata import Key, Kind
+from calipy.resources.metadata import Key
+from tests.cluster.conftest import CRDS
 from tests.cluster.control_plane import ApiServer
+from tests.cluster.datastore.definitions import definitions
+from tests.contract.faulty import Faulty, before
 
-LOOSE = ("IPAMHandle",)
-"""Kinds that tests write nonsense into: their schema lets anything in."""
 WRITTEN = ("ipamhandles.projectcalico.org", "globalnetworksets.projectcalico.org", "networksets.projectcalico.org")
 """What the contract tests write."""
 NAMESPACES = ("one", "two")
-OWN_GROUPS = ("projectcalico.org", "calipy.io")
-DEFINED = tuple(kind for kind in kinds.ALL if kind.group in OWN_GROUPS and kind.name != "Profile")
-"""Kinds with a CustomResourceDefinition; a Profile exists in Calico's own server alone."""
 
 
-def definitions(folder: Path) -> list[dict[str, Any]]:
-    """Those in `folder`, as a later version would have them: with fields in spec and status that we don't know, and
-    for the LOOSE without rules. Where there is no folder, of all kinds without any schema."""
-    if not folder.is_dir():
-        return [_definition(kind, _ANYTHING) for kind in DEFINED]
-    found = [
-        document
-        for path in sorted(folder.glob("*.yaml"))
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == "CustomResourceDefinition"
-    ]
-    for document in found:
-        for version in document["spec"]["versions"]:
-            loosened = document["spec"]["names"]["kind"] in LOOSE
-            version["schema"]["openAPIV3Schema"] = _later(version["schema"]["openAPIV3Schema"], loosened=loosened)
-    return found
+@pytest.fixture(scope="session")
+def api() -> Iterator[ApiServer]:
+    """One of these tests' own: its definitions are looser than ours, and it is stopped at will."""
+    with ApiServer.running() as server:
+        _prepare(server, CRDS)
+        yield server
 
 
-_ANYTHING: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
-def _later(schema: dict[str, Any], *, loosened: bool) -> dict[str, Any]:
-    if loosened:
-        return _ANYTHING
-    open_ = {"x-kubernetes-preserve-unknown-fields": True}
-    properties = {
-        name: {**part, **open_} if part.get("type") == "object" and name != "metadata" else part
-        for name, part in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
-
-
-def _definition(kind: Kind[Any], schema: dict[str, Any]) -> dict[str, Any]:
-    version: dict[str, Any] = {
-        "name": kind.version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
-    }  # fmt: skip
-    if kind.definition is not None and kind.definition.status:
-        version["subresources"] = {"status": {}}
-    names = {"kind": kind.kind, "plural": kind.resource, "singular": kind.kind.lower()}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.resource}.{kind.group}"},
-        "spec": {
-            "group": kind.group,
-            "scope": "Namespaced" if kind.namespaced else "Cluster",
-            "names": names,
-            "versions": [version],
-        },
-    }
-
-
-def prepare(api: ApiServer, folder: Path) -> None:
+def _prepare(api: ApiServer, folder: Path) -> None:
     """Definitions and namespaces are there."""
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": definitions(folder)})
     api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text, check=True)
@@ -125,7 +83,7 @@ class ApiBackDoor:
         return f"{root}{within}/{kind.resource}/{key.name}"
 
 
-def empty(api: ApiServer) -> None:
+def _empty(api: ApiServer) -> None:
     """Nothing is left of what the contract tests write."""
     found = api.kubectl("get", ",".join(WRITTEN), "-A", "-o", "json", check=True).stdout
     for item in msgspec.json.decode(found)["items"]:
@@ -134,3 +92,56 @@ def empty(api: ApiServer) -> None:
             key = Key(item["kind"], meta["name"], meta.get("namespace", ""))
             ApiBackDoor(api).remove(key)
     api.kubectl("delete", ",".join(WRITTEN), "--all", "-A", "--wait=false", check=True)
+
+
+@pytest.fixture(scope="session")
+def token(api: ApiServer) -> str:
+    """Of an administrator."""
+    api.kubectl("create", "serviceaccount", "admin", check=True)
+    binding = ("clusterrolebinding", "admin", "--clusterrole=cluster-admin", "--serviceaccount=default:admin")
+    api.kubectl("create", *binding, check=True)
+    return api.kubectl("create", "token", "admin", check=True).stdout.strip()
+
+
+@pytest.fixture
+async def faulty(api: ApiServer, store: Store) -> AsyncIterator[Faulty]:
+    """A server that has faults before the real one."""
+    async with before(api.url, api.ca) as server:
+        yield server
+
+
+@pytest.fixture
+async def open_store(api: ApiServer) -> AsyncIterator[Callable[[], Awaitable[Store]]]:
+    """Opens one more client of the same store."""
+    opened: list[Store] = []
+
+    async def another() -> Store:
+        opened.append(await KubernetesStore.open(find(str(api.kubeconfig), {})))
+        return opened[-1]
+
+    yield another
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(api: ApiServer, open_store: Callable[[], Awaitable[Store]]) -> AsyncIterator[Store]:
+    """A store under test, empty."""
+    yield await open_store()
+    _empty(api)
+
+
+@pytest.fixture
+def back_door(api: ApiServer) -> ApiBackDoor:
+    """The back door of `store`."""
+    return ApiBackDoor(api)
+
+
+@pytest.fixture
+def forgotten() -> Callable[[], Awaitable[int]]:
+    """Gives a revision from which no watch of IPAMHandles can go on: the server's cache of them began later."""
+
+    async def forget() -> int:
+        return 1
+
+    return forget
