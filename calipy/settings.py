@@ -19,6 +19,7 @@ from msgspec import Struct
 from calipy.conversion.nodes import parse_as_number
 from calipy.resources import namespaces, nodes
 from calipy.resources.calipy_configurations import PolicyRecheck
+from calipy.resources.durations import parse_seconds
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
@@ -78,6 +79,11 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     kubernetes-internal-ip."""
     ip6_method: Autodetection = Autodetection()
     """IP6_AUTODETECTION_METHOD: the same for IPv6."""
+    poll_interval_s: float = 60.0
+    """AUTODETECT_POLL_INTERVAL: how often can-reach is asked anew, for nobody tells of it; a duration, 1s to 24h. What
+    the kernel and the store tell of is looked at at once."""
+    check_node_address: bool = True
+    """DISABLE_NODE_IP_CHECK, the other way round: whether another Node may have the address that this one takes."""
     as_number: str = ""
     """AS: written to the node's annotation; empty = BGPConfiguration's."""
     router_id: str = ""
@@ -104,6 +110,11 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALIPY_POLICYRECHECK: Disabled or Enabled, whatever CalipyConfiguration says; None = what that says."""
     sysctl_folder: Path = Path("/proc/sys/net")
     """CALIPY_SYSCTL_ROOT: where net.* can be written."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the datastore is the built-in one, where nobody else makes Nodes and Pods."""
+        return self.datastore.startswith("sqlite:")
 
 
 class DefaultPool(Struct, frozen=True, gc=False, kw_only=True):
@@ -242,6 +253,14 @@ def _seconds(name: str, value: str) -> float:
     return seconds if 0 <= seconds <= _SECONDS_MOST else _refuse(name, value, f"0 to {_SECONDS_MOST} seconds")
 
 
+def _interval(name: str, value: str) -> float:
+    try:
+        seconds = parse_seconds(value)
+    except ValueError:
+        seconds = math.nan
+    return seconds if 1 <= seconds <= _SECONDS_MOST else _refuse(name, value, "a duration, 1s to 24h")
+
+
 def _hold_time(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal()) or not (int(value) == 0 or 3 <= int(value) <= 65535):
         _refuse(name, value, "0 or 3 to 65535 seconds (RFC 4271 4.2)")
@@ -253,6 +272,10 @@ def _flag(name: str, value: str) -> bool:
     if lowered in ("true", "1", "yes", "y", "t"):
         return True
     return False if lowered in ("false", "0", "no", "n", "f") else _refuse(name, value, "true or false")
+
+
+def _not(name: str, value: str) -> bool:
+    return not _flag(name, value)
 
 
 def _datastore(name: str, value: str) -> str:
@@ -289,6 +312,8 @@ _READERS = (
     ("IP6", "ip6", _address(6)),
     ("IP_AUTODETECTION_METHOD", "ip_method", _autodetection),
     ("IP6_AUTODETECTION_METHOD", "ip6_method", _autodetection),
+    ("AUTODETECT_POLL_INTERVAL", "poll_interval_s", _interval),
+    ("DISABLE_NODE_IP_CHECK", "check_node_address", _not),
     ("AS", "as_number", _as_number),
     ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),

@@ -53,7 +53,7 @@ from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
-from calipy.resources import calipy_configurations
+from calipy.resources import calipy_configurations, nodes
 from calipy.resources.felix_configurations import Value
 from calipy.resources.ip_pools import IPPool
 from calipy.settings import Settings
@@ -127,11 +127,11 @@ class Agent:
             store = await self._once(embedded.open)
             self.engine.adopt(await self._once(lambda: self.live.read(store)))
             await self.engine.monitor.start()
-            await self._introduce(store, group)
+            whereabouts = await self._introduce(store, group)
             group.create_task(embedded.keep_log_short())
-            await self._join_cluster(store, group)
+            await self._join_cluster(store, group, whereabouts)
 
-    async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> None:
+    async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> Whereabouts:
         """First objects of the cluster, this node's own object, and where it is."""
         self.obstacle = "this node is not introduced yet"
         whereabouts = Whereabouts(store, self.settings, self.engine.monitor)
@@ -148,8 +148,9 @@ class Agent:
         group.create_task(whereabouts.keep())
         self.host_files.want(self.settings.state_folder / "nodename", f"{self.settings.node}\n".encode())
         self.obstacle = _STARTING
+        return whereabouts
 
-    async def _join_cluster(self, store: Store, group: asyncio.TaskGroup) -> None:
+    async def _join_cluster(self, store: Store, group: asyncio.TaskGroup, whereabouts: Whereabouts) -> None:
         """What follows the store, and what serves pods."""
         start, engine = group.create_task, self.engine
         mirror = Mirror(store, watched())
@@ -165,7 +166,8 @@ class Agent:
         self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
         feed.on_news = engine.policy_times.heard
-        start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
+        feed.listen(lambda kinds: whereabouts.follow(feed.node()) if nodes.KIND.name in kinds else None)
+        start(query.serve(self._path("query.sock"), self._answers(feed, bgp, whereabouts).by_name()))
         start(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
         start(mirror.run())
         start(feed.run(engine.calculator.post))
@@ -247,7 +249,7 @@ class Agent:
             attachments=attachments,
         )
 
-    def _answers(self, feed: Feed, bgp: Bgp) -> Answers:
+    def _answers(self, feed: Feed, bgp: Bgp, whereabouts: Whereabouts) -> Answers:
         return Answers(
             self.settings.node,
             self.engine,
@@ -256,6 +258,7 @@ class Agent:
             refused=lambda: {str(key): why for key, why in feed.refused.items()},
             sessions=bgp.sessions,
             repairs=lambda: dict(self.repairs),
+            addresses=whereabouts.reports,
         )
 
     def _reporter(self, store: Store, feed: Feed) -> Reporter:

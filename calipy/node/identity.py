@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from msgspec import structs
 
@@ -11,6 +11,8 @@ from calipy.resources import nodes
 from calipy.resources.metadata import ObjectMeta
 from calipy.resources.nodes import Node
 
+ADDRESSES = {4: nodes.IPV4_ADDRESS, 6: nodes.IPV6_ADDRESS}
+"""Family -> the annotation that has the node's address."""
 _ATTEMPTS = 20
 
 
@@ -44,3 +46,18 @@ async def annotate(store: Store, name: str, wanted: Mapping[str, str | None]) ->
         except Conflict:
             continue
     raise Conflict(f"Node/{name} changed {_ATTEMPTS} times while its annotations were to be set; try again")
+
+
+async def holders(store: Store, name: str, addresses: Mapping[int, str]) -> AsyncIterator[tuple[int, str]]:
+    """The Nodes other than `name` that have any of `addresses` (family -> 10.9.0.11/24) already: family and name."""
+    async for page in store.list(nodes.KIND):
+        for item in page.items:
+            for family, address in addresses.items():
+                has = item.value.metadata.annotations.get(ADDRESSES[family], "")
+                if item.key.name != name and has and same(has, address):
+                    yield family, item.key.name
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two annotations have one address, whatever the length of its subnet's prefix."""
+    return one.partition("/")[0] == other.partition("/")[0]
