@@ -94,10 +94,11 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALIPY_BGP_HOLD_TIME: BGP hold time where no peer sets keepaliveTime (RFC 4271 4.2: 0 or at least 3)."""
     namespace: str = "kube-system"
     """NAMESPACE: the agent's own, where Secrets with BGP passwords are."""
-    no_default_pools: bool = False
-    """NO_DEFAULT_POOLS."""
+    cluster_type: str = "calipy,bgp"
+    """CLUSTER_TYPE: ClusterInformation's, where this node makes it."""
     pools: Mapping[int, DefaultPool] = {}
-    """CALICO_IPV4POOL_* and CALICO_IPV6POOL_*, by family."""
+    """CALICO_IPV4POOL_* and CALICO_IPV6POOL_*, by family. A family whose CIDR is `none` is left out, both where
+    NO_DEFAULT_POOLS is true."""
     felix: Mapping[str, str] = {}
     """FELIX_*: environment's Felix parameters, by full name."""
     felix_file: Path = Path("/etc/calico/felix.cfg")
@@ -120,7 +121,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
 class DefaultPool(Struct, frozen=True, gc=False, kw_only=True):
     """A pool that start-up creates where the cluster has none of its family."""
 
-    cidr: str
+    cidr: str = ""
+    """Empty: to be found (`node.pool_ranges`)."""
     block_size: int = 0
     nat_outgoing: bool = True
     vxlan: str = "Never"
@@ -135,13 +137,9 @@ def read(environment: Mapping[str, str]) -> Settings:
     for name, attribute, reader in _READERS:
         if environment.get(name, "") != "":
             values[attribute] = reader(name, environment[name])
-    pools = {family: _pool(environment, family) for family in (4, 6) if _has_pool(environment, family)}
-    if values.get("no_default_pools") and pools:
-        name = f"CALICO_IPV{min(pools)}POOL_CIDR"
-        _refuse(name, environment[name], "left out, or none, where NO_DEFAULT_POOLS is true")
     return Settings(
         node=_node(environment),
-        pools=pools,
+        pools=_pools(environment),
         felix={name: value for name, value in environment.items() if name.startswith("FELIX_")},
         **values,  # type: ignore[arg-type]
     )
@@ -174,6 +172,10 @@ def _labels(name: str, value: str) -> Mapping[str, str]:
     labels = {key: text for key, _, text in pairs}
     problem = next(metadata_problems(ObjectMeta(labels=labels)), None)
     return _refuse(name, value, f"labels: {problem.value!r} {problem.reason}: {problem.remedy}") if problem else labels
+
+
+def _words(name: str, value: str) -> str:
+    return value if re.fullmatch(r"[a-z0-9,-]+", value) else _refuse(name, value, "words with commas between, k8s,bgp")
 
 
 def _namespace(name: str, value: str) -> str:
@@ -319,7 +321,7 @@ _READERS = (
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
     ("NAMESPACE", "namespace", _namespace),
-    ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
+    ("CLUSTER_TYPE", "cluster_type", _words),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),
     ("CALIPY_LOG_FORMAT", "log_format", _format),
@@ -328,8 +330,15 @@ _READERS = (
 )
 
 
-def _has_pool(environment: Mapping[str, str], family: int) -> bool:
-    return environment.get(f"CALICO_IPV{family}POOL_CIDR", "none") not in ("", "none")
+def _pools(environment: Mapping[str, str]) -> dict[int, DefaultPool]:
+    given = {family: environment.get(f"CALICO_IPV{family}POOL_CIDR", "") for family in (4, 6)}
+    if _flag("NO_DEFAULT_POOLS", environment.get("NO_DEFAULT_POOLS") or "false"):
+        for family, cidr in given.items():
+            if cidr not in ("", "none"):
+                remedy = "left out, or none, where NO_DEFAULT_POOLS is true"
+                _refuse(f"CALICO_IPV{family}POOL_CIDR", cidr, remedy)
+        return {}
+    return {family: _pool(environment, family) for family, cidr in given.items() if cidr != "none"}
 
 
 def _pool(environment: Mapping[str, str], family: int) -> DefaultPool:
@@ -340,7 +349,7 @@ def _pool(environment: Mapping[str, str], family: int) -> DefaultPool:
         return reader(full, environment.get(full) or default)
 
     return DefaultPool(
-        cidr=setting("CIDR", "", _range(family)),
+        cidr=setting("CIDR", "", _range(family)) if environment.get(f"CALICO_IPV{family}POOL_CIDR") else "",
         block_size=setting("BLOCK_SIZE", "26" if family == 4 else "122", _block_size(family)),
         nat_outgoing=setting("NAT_OUTGOING", "true" if family == 4 else "false", _flag),
         vxlan=setting("VXLAN", "Never", _encapsulation),
@@ -374,7 +383,7 @@ def _block_size(family: int) -> Callable[[str, str], int]:
 
 def _encapsulation(name: str, value: str) -> str:
     modes = {"never": "Never", "off": "Never", "always": "Always", "crosssubnet": "CrossSubnet"}
-    return modes.get(value.lower()) or _refuse(name, value, "Never, Always or CrossSubnet")
+    return modes.get(value.lower().replace("-", "")) or _refuse(name, value, "Never, Always or CrossSubnet")
 
 
 def _selector(name: str, value: str) -> str:

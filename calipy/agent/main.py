@@ -136,6 +136,7 @@ class Agent:
         self.obstacle = "this node is not introduced yet"
         whereabouts = Whereabouts(store, self.settings, self.engine.monitor)
         self.health.ready["NodeAddress"] = lambda: whereabouts.problem
+        self.health.degraded["FelixStartup"] = lambda: "; ".join(whereabouts.forbidden)
 
         def look(events: Sequence[Event]) -> None:
             if self.engine.monitor.is_of_host(events):

@@ -37,7 +37,7 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
         from calipy.node import bootstrap
 
         for family, pool in settings.pools.items():
-            bootstrap.default_pool(family, pool)
+            bootstrap.judged(family, pool)
     except (OSError, ValueError) as error:
         print(f"calipy agent: {error}", file=sys.stderr)
         return 1

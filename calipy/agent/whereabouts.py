@@ -52,6 +52,8 @@ class Whereabouts:
         """What of the Node it all rests on, as it was last seen."""
         self.problem = ""
         """Why the node has not the address that it should have."""
+        self.forbidden: tuple[str, ...] = ()
+        """First objects of the cluster that this node would make, and may not."""
 
     def moved(self) -> None:
         """Links or addresses have changed."""
@@ -72,8 +74,7 @@ class Whereabouts:
         while True:
             self._moved.clear()
             try:
-                pools = {} if self._settings.no_default_pools else self._settings.pools
-                await bootstrap.ensure_cluster(self._store, pools)
+                await self._ensure_cluster()
                 await self._ensure()
                 number = self._settings.as_number  # where none is given, the annotation is the operator's
                 await self._settle({nodes.AS_NUMBER: number} if number else {}, first=True)
@@ -81,6 +82,18 @@ class Whereabouts:
             except (StoreError, Refused, NoAddress) as error:
                 self._complain(str(error))
             await self._wait(_RETRY_S)
+
+    async def _ensure_cluster(self) -> None:
+        cluster = bootstrap.Cluster(
+            cluster_type=self._settings.cluster_type,
+            pools=self._settings.pools,
+            hosts=tuple(found.address for found in self._host.addresses),
+        )
+        forbidden = await bootstrap.ensure_cluster(self._store, cluster)
+        for problem in forbidden:
+            if problem not in self.forbidden:
+                log.error("node %s: %s", self._settings.node, problem)
+        self.forbidden = forbidden
 
     async def _ensure(self) -> None:
         """The Node: made here on the embedded store, by kubelet in Kubernetes. Raises NotFound."""

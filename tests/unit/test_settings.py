@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from calipy.settings import Autodetection, DefaultPool, SettingError, read
 
@@ -36,7 +37,8 @@ RIGHT: list[tuple[str, str, str, Any]] = [
     ("CALICO_ROUTER_ID", "hash", "router_id", "hash"),
     ("CALICO_NETWORKING_BACKEND", "vxlan", "networking_backend", "vxlan"),
     ("CALIPY_BGP_HOLD_TIME", "0", "hold_time_s", 0),
-    ("NO_DEFAULT_POOLS", "y", "no_default_pools", True),
+    ("NO_DEFAULT_POOLS", "y", "pools", {}),
+    ("CLUSTER_TYPE", "k8s,bgp", "cluster_type", "k8s,bgp"),
     ("CALIPY_LOG_LEVEL", "WARNING", "log_level", "warning"),
     ("CALIPY_POLICYRECHECK", "enabled", "policy_recheck", "Enabled"),
     ("CALIPY_POLICYRECHECK", "Disabled", "policy_recheck", "Disabled"),
@@ -82,6 +84,7 @@ WRONG = [
     ("CALICO_ROUTER_ID", "10.0.0.1/24", "an IPv4 address or hash"),
     ("CALICO_NETWORKING_BACKEND", "frr", "bird, vxlan or none"),
     ("CALIPY_BGP_HOLD_TIME", "2", "0 or 3 to 65535 seconds (RFC 4271 4.2)"),
+    ("CLUSTER_TYPE", "k8s bgp", "words with commas between, k8s,bgp"),
     ("NO_DEFAULT_POOLS", "maybe", "true or false"),
     ("CALIPY_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ("CALIPY_LOG_FORMAT", "xml", "text or json"),
@@ -99,22 +102,25 @@ def test_wrong(variable: str, text: str, allowed: str) -> None:
 
 
 V4 = "CALICO_IPV4POOL_"
+UNKNOWN4 = DefaultPool(block_size=26, nat_outgoing=True)
+UNKNOWN6 = DefaultPool(block_size=122, nat_outgoing=False)
 # the variables of a pool | the pool, by family
 POOLS: list[tuple[dict[str, str], dict[int, DefaultPool]]] = [
-    ({}, {}),
-    ({f"{V4}CIDR": "none"}, {}),
-    ({f"{V4}CIDR": "10.244.0.0/16"}, {4: DefaultPool(cidr="10.244.0.0/16", block_size=26, nat_outgoing=True)}),
-    (
-        {"CALICO_IPV6POOL_CIDR": "fd00::/48"},
-        {6: DefaultPool(cidr="fd00::/48", block_size=122, nat_outgoing=False)},
-    ),
+    ({}, {4: UNKNOWN4, 6: UNKNOWN6}),
+    ({f"{V4}CIDR": "none"}, {6: UNKNOWN6}),
+    ({f"{V4}CIDR": "", f"{V4}VXLAN": "Always", "CALICO_IPV6POOL_CIDR": "none"},
+     {4: structs.replace(UNKNOWN4, vxlan="Always")}),
+    ({"NO_DEFAULT_POOLS": "true", f"{V4}CIDR": "none"}, {}),
+    ({"NO_DEFAULT_POOLS": "false"}, {4: UNKNOWN4, 6: UNKNOWN6}),
+    ({f"{V4}CIDR": "10.244.0.0/16"}, {4: structs.replace(UNKNOWN4, cidr="10.244.0.0/16"), 6: UNKNOWN6}),
+    ({"CALICO_IPV6POOL_CIDR": "fd00::/48"}, {4: UNKNOWN4, 6: structs.replace(UNKNOWN6, cidr="fd00::/48")}),
     (
         {
             f"{V4}CIDR": "10.244.0.0/16", f"{V4}BLOCK_SIZE": "24", f"{V4}NAT_OUTGOING": "false", f"{V4}IPIP": "Off",
-            f"{V4}VXLAN": "crosssubnet", f"{V4}NODE_SELECTOR": "has(a)", f"{V4}DISABLE_BGP_EXPORT": "true",
+            f"{V4}VXLAN": "Cross-Subnet", f"{V4}NODE_SELECTOR": "has(a)", f"{V4}DISABLE_BGP_EXPORT": "true",
         },
         {4: DefaultPool(cidr="10.244.0.0/16", block_size=24, nat_outgoing=False, vxlan="CrossSubnet",
-                        node_selector="has(a)", disable_bgp_export=True)},
+                        node_selector="has(a)", disable_bgp_export=True), 6: UNKNOWN6},
     ),
 ]  # fmt: skip
 

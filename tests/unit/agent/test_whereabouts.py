@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -14,10 +15,11 @@ from msgspec import structs
 from calipy.agent import whereabouts
 from calipy.agent.whereabouts import Whereabouts
 from calipy.datastore.sqlite import SQLiteStore
+from calipy.datastore.stores import Unauthorized
 from calipy.model.links import Link, LinkAddress
-from calipy.node import identity, reach
+from calipy.node import bootstrap, identity, reach
 from calipy.resources import cluster_informations, ip_pools, nodes
-from calipy.resources.metadata import ObjectMeta
+from calipy.resources.metadata import Kind, ObjectMeta
 from calipy.resources.nodes import Node, NodeStatus, NodeStatusAddress
 from calipy.settings import read
 
@@ -320,4 +322,20 @@ async def test_in_kubernetes_the_node_is_kubelets_to_make(case: Callable[..., Ca
         await found.store.create(nodes.KIND, Node(metadata=ObjectMeta(name="n1")))
         node.moved()
         await asyncio.wait_for(introduced, 10)
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
+
+
+async def test_what_a_node_may_not_make_is_shown_and_keeps_it_from_nothing(
+    case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = case(Host("10.9.0.11/24"))
+
+    async def refuse(_: object, kind: Kind[Any], value: object) -> None:
+        raise Unauthorized(f"{kind.name} can't be created: forbidden")
+
+    monkeypatch.setattr(bootstrap, "_create", refuse)
+    for _ in range(2):
+        await asyncio.wait_for(found.node.introduce(), 10)
+    assert len(found.node.forbidden) == 3
+    assert [message.split()[2] for message in caplog.messages] == ["ClusterInformation", "Tier", "IPPool"]
     assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
