@@ -53,6 +53,7 @@ from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
+from calipy.node.availability import Availability
 from calipy.resources import calipy_configurations, nodes
 from calipy.resources.felix_configurations import Value
 from calipy.resources.ip_pools import IPPool
@@ -84,6 +85,7 @@ class Agent:
         self.obstacle = _STARTING
         """Why this node can't attach pods now."""
         self._log_level = log_level
+        self._availability: Availability | None = None
         self._pools: Callable[[], Sequence[IPPool]] = tuple
         """Those in force; before the store says so there are none."""
         self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
@@ -186,6 +188,9 @@ class Agent:
         start(own.run(self._tell_mtu))
         await self._open_for_pods()
         start(self._keep_ready())
+        if self.settings.networking_backend != "none":
+            self._availability = Availability(store, self.settings.node, self._unready)
+            start(self._availability.run())
         start(releases.replay(removals, reconnections(feed, mirror)))
 
     async def _open_for_pods(self) -> None:
@@ -201,6 +206,15 @@ class Agent:
     async def _keep_ready(self) -> None:
         path, grace_s = self._path("ready"), self.settings.status_grace_period_s
         await readiness.keep(path, lambda: self.obstacle, grace_s, lambda why: self.host_files.report(path, why))
+
+    async def farewell(self) -> None:
+        """Before the end: tells the cluster that this node's network is without its agent."""
+        if self._availability is not None:
+            await self._availability.farewell()
+
+    def _unready(self) -> str:
+        """Why this node isn't ready, in a sentence."""
+        return "; ".join(f"{name}: {said}" for name, said in self.health.problems(self.health.ready).items())
 
     # --- what may have to be waited for ---
 

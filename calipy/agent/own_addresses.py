@@ -16,7 +16,6 @@ from calipy.node import identity, tunnels
 from calipy.resources.metadata import Refused
 
 _RETRY_S = 1.0
-_MATTERS = frozenset({"IPPool", "Node"})
 log = logging.getLogger("calipy.agent")
 
 
@@ -27,12 +26,13 @@ class OwnAddresses:
         self._store, self._feed, self._allocator, self._node = store, feed, allocator, node
         self._holder = TunnelAddresses(allocator, node, time.time)
         self._changed = asyncio.Event()
+        self._settled: object = None
         self.problem = ""
         """Why this node's blocks and tunnel addresses aren't as they should be."""
 
     async def run(self, settled: Callable[[], object]) -> None:
         """Without end; `settled` is called each time that all is as the pools want it."""
-        self._feed.listen(lambda kinds: self._changed.set() if kinds & _MATTERS else None)
+        self._feed.listen(self._look)
         self._changed.set()
         while True:
             await self._changed.wait()
@@ -46,8 +46,20 @@ class OwnAddresses:
                 await asyncio.sleep(_RETRY_S)
                 self._changed.set()
 
+    def _look(self, kinds: frozenset[str]) -> None:
+        """Other nodes' news are none for this one: in a cluster of a thousand some Node changes all the time."""
+        if kinds & {"IPPool", "Node"} and self._facts() != self._settled:
+            self._changed.set()
+
+    def _facts(self) -> object:
+        """What it all rests on, and the annotations that come of it."""
+        notes = found.metadata.annotations if (found := self._feed.node()) is not None else None
+        mine = [notes.get(name) for name in tunnels.ANNOTATIONS] if notes is not None else None
+        return self._feed.pools_in_force(), self._feed.node_labels(), mine
+
     async def _settle(self) -> None:
         feed, node = self._feed, self._node
+        self._settled = self._facts()
         await self._allocator.adopt()
         notes = await tunnels.settle(node, self._holder, feed.pools_in_force(), feed.node_labels())
         await identity.annotate(self._store, node, notes)

@@ -82,6 +82,7 @@ async def _until_signal(agent: Agent) -> int:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(agent.run())
             await stop.wait()
+            await agent.farewell()
             task.cancel()
     except* WarmRestart as ended:
         log.warning("%s", _innermost(ended))

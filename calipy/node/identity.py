@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from msgspec import structs
 
@@ -34,18 +34,28 @@ async def ensure(store: Store, name: str, labels: Mapping[str, str]) -> Stored[N
 async def annotate(store: Store, name: str, wanted: Mapping[str, str | None]) -> Stored[Node]:
     """Sets annotations of the Node; None takes one away. Writes nothing where all is so already. Raises NotFound, and
     Conflict where others keep changing the object."""
+
+    def annotated(node: Node) -> Node:
+        notes = {**node.metadata.annotations, **wanted}
+        annotations = {key: text for key, text in notes.items() if text is not None}
+        return structs.replace(node, metadata=structs.replace(node.metadata, annotations=annotations))
+
+    return await change(store, name, annotated)
+
+
+async def change(store: Store, name: str, make: Callable[[Node], Node]) -> Stored[Node]:
+    """The Node as `make` makes it of what it is; nothing is written where that is the same. Raises NotFound, and
+    Conflict where others keep changing the object."""
     for _ in range(_ATTEMPTS):
         stored = await store.get(nodes.KIND, name)
-        notes = {**stored.value.metadata.annotations, **wanted}
-        annotations = {key: text for key, text in notes.items() if text is not None}
-        if annotations == stored.value.metadata.annotations:
+        new = make(stored.value)
+        if new == stored.value:
             return stored
-        metadata = structs.replace(stored.value.metadata, annotations=annotations)
         try:
-            return await store.update(nodes.KIND, stored, structs.replace(stored.value, metadata=metadata))
+            return await store.update(nodes.KIND, stored, new)
         except Conflict:
             continue
-    raise Conflict(f"Node/{name} changed {_ATTEMPTS} times while its annotations were to be set; try again")
+    raise Conflict(f"Node/{name} changed {_ATTEMPTS} times while it was to be changed; try again")
 
 
 async def holders(store: Store, name: str, addresses: Mapping[int, str]) -> AsyncIterator[tuple[int, str]]:
