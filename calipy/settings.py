@@ -10,7 +10,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
@@ -84,6 +84,8 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     the kernel and the store tell of is looked at at once."""
     check_node_address: bool = True
     """DISABLE_NODE_IP_CHECK, the other way round: whether another Node may have the address that this one takes."""
+    use_pod_cidr: bool = False
+    """USE_POD_CIDR: this node's addresses are of its Node's podCIDRs alone."""
     as_number: str = ""
     """AS: written to the node's annotation; empty = BGPConfiguration's."""
     router_id: str = ""
@@ -145,6 +147,54 @@ def read(environment: Mapping[str, str]) -> Settings:
     )
 
 
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "CALICO_DISABLE_FILE_LOGGING": "the agent logs to its standard output alone",
+    "CALICO_EARLY_NETWORKING": "CalIPy has no such part",
+    "CALICO_MANAGE_CNI": "the CNI forwarder has no credentials that would have to be renewed",
+    "CALICO_NODENAME_FILE": "nodename is in CALIPY_STATE_DIR",
+    "CALICO_SHUTDOWN_TIMESTAMP_FILE": "no such file is written",
+    "CALICO_STARTUP_LOGLEVEL": "set CALIPY_LOG_LEVEL",
+    "CNI_NETWORK_CONFIG": "the agent writes its own conflist",
+    "CNI_NETWORK_CONFIG_FILE": "the agent writes its own conflist",
+    "CNI_OLD_CONF_NAME": "remove an old conflist yourself",
+    "SKIP_CNI_BINARIES": "there is one binary: leave out `calipy install-cni`",
+    "WAIT_FOR_DATASTORE": "the agent always waits for its datastore",
+}
+"""Names of calico/node and of its installer that nothing here reads, and why."""
+_OTHERS = frozenset(
+    {
+        "CALICO_K8S_NODE_REF",
+        "CALICO_API_GROUP",
+        "CALIPY_LAB",
+        "CALIPY_CNI_BIN_DIR",
+        "NODENAME",
+        "NO_DEFAULT_POOLS",
+        "UPDATE_CNI_BINARIES",
+    }  # fmt: skip
+)
+"""Those that are read by others than `_READERS`."""
+_OURS = re.compile(r"(CALICO|CALIPY)_")
+_OF_SERVICES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)$")
+"""What kubelet puts into an environment for each Service."""
+
+
+def known() -> frozenset[str]:
+    """The names of all variables that have an effect; FELIX_* besides."""
+    parts = ("CIDR", "BLOCK_SIZE", "NAT_OUTGOING", "VXLAN", "NODE_SELECTOR", "DISABLE_BGP_EXPORT")
+    pools = (f"CALICO_IPV{family}POOL_{part}" for family in (4, 6) for part in parts)
+    return _OTHERS | {name for name, _, _ in _READERS} | {*pools, "CALICO_IPV4POOL_IPIP"}
+
+
+def without_effect(environment: Mapping[str, str]) -> Iterator[str]:
+    """Sentences on variables that look like ours and that nothing reads."""
+    names = known()
+    for name in sorted(environment):
+        if name in WITHOUT_EFFECT:
+            yield f"environment variable {name} has no effect: {WITHOUT_EFFECT[name]}"
+        elif _OURS.match(name) and name not in names and not _OF_SERVICES.search(name):
+            yield f"environment variable {name} has no effect: CalIPy knows no such setting"
+
+
 def client_datastore(environment: Mapping[str, str]) -> str:
     """The datastore that a command means which isn't told any: CALIPY_DATASTORE, else a running lab's, else the default
     (`Settings.datastore` has the form). Looks whether the lab's is there. Raises SettingError."""
@@ -160,7 +210,10 @@ def _refuse(name: str, value: str, allowed: str) -> NoReturn:
 
 
 def _node(environment: Mapping[str, str]) -> str:
-    name = environment.get("NODENAME") or socket.gethostname().lower()
+    name = environment.get("NODENAME", "").strip() or socket.gethostname().lower()
+    kubernetes = environment.get("CALICO_K8S_NODE_REF") or name
+    if kubernetes != name:
+        _refuse("CALICO_K8S_NODE_REF", kubernetes, f"left out, or {name} as NODENAME: the Node is Kubernetes' own")
     problem = next(name_problems(nodes.KIND, ObjectMeta(name=name)), None)
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
 
@@ -316,6 +369,7 @@ _READERS = (
     ("IP6_AUTODETECTION_METHOD", "ip6_method", _autodetection),
     ("AUTODETECT_POLL_INTERVAL", "poll_interval_s", _interval),
     ("DISABLE_NODE_IP_CHECK", "check_node_address", _not),
+    ("USE_POD_CIDR", "use_pod_cidr", _flag),
     ("AS", "as_number", _as_number),
     ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from calipy.settings import Autodetection, DefaultPool, SettingError, read
+from calipy.settings import WITHOUT_EFFECT, Autodetection, DefaultPool, SettingError, known, read, without_effect
 
+ROOT = Path(__file__).parents[2]
 # variable | text | attribute | value
 RIGHT: list[tuple[str, str, str, Any]] = [
     ("NAMESPACE", "calico-system", "namespace", "calico-system"),
@@ -33,6 +35,7 @@ RIGHT: list[tuple[str, str, str, Any]] = [
     ("IP6_AUTODETECTION_METHOD", "kubernetes-internal-ip", "ip6_method", Autodetection("kubernetes-internal-ip")),
     ("AUTODETECT_POLL_INTERVAL", "1m30s", "poll_interval_s", 90.0),
     ("DISABLE_NODE_IP_CHECK", "true", "check_node_address", False),
+    ("USE_POD_CIDR", "true", "use_pod_cidr", True),
     ("AS", "1.10", "as_number", "1.10"),
     ("CALICO_ROUTER_ID", "hash", "router_id", "hash"),
     ("CALICO_NETWORKING_BACKEND", "vxlan", "networking_backend", "vxlan"),
@@ -60,6 +63,7 @@ IPV4 = "autodetect, none, or an IPv4 address with or without its prefix length"
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("CALICO_K8S_NODE_REF", "n2", "left out, or n1 as NODENAME: the Node is Kubernetes' own"),
     ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
     ("CALIPY_POLICYRECHECK", "true", "Disabled or Enabled"),
     ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
@@ -157,3 +161,34 @@ def test_a_method_is_told_as_it_was_written() -> None:
         "first-found",
         "cidr=10.0.0.0/8",
     ]
+
+
+def test_what_nothing_reads_is_told() -> None:
+    environment = {
+        "CALICO_IPV4POOL_CIDR": "10.0.0.0/8", "CALIPY_LAB": "/x", "FELIX_X": "1", "PATH": "/bin",
+        "WAIT_FOR_DATASTORE": "1",
+        "CALICO_IPV4POOL_CDIR": "10.0.0.0/8", "CALIPY_RUNDIR": "/x", "CALICO_API_SERVICE_HOST": "10.0.0.1",
+        "CALICO_API_PORT_443_TCP": "tcp", "CALICO_API_PORT": "tcp",
+    }  # fmt: skip
+    assert list(without_effect(environment)) == [
+        "environment variable CALICO_IPV4POOL_CDIR has no effect: CalIPy knows no such setting",
+        "environment variable CALIPY_RUNDIR has no effect: CalIPy knows no such setting",
+        "environment variable WAIT_FOR_DATASTORE has no effect: the agent always waits for its datastore",
+    ]
+    assert not known() & WITHOUT_EFFECT.keys()
+
+
+def test_a_default_pools_settings_are_known() -> None:
+    """Each of them is refused where it is wrong, so each is read."""
+    for name in known():
+        if name.startswith("CALICO_IPV"):
+            with pytest.raises(SettingError, match=name):
+                read({"NODENAME": "n1", name: "\0"})
+
+
+def test_the_page_on_settings_has_them_all() -> None:
+    rows = [line.split("|") for line in (ROOT / "docs/settings.md").read_text().splitlines() if line.startswith("| `")]
+    told = [name for row in rows for name in re.findall(r"`([A-Z0-9_*]+)`", row[1])]
+    assert sorted(told) == sorted({*known(), *WITHOUT_EFFECT, "FELIX_*"})
+    why = {name: row[2].strip() for row in rows if len(row) == 4 for name in re.findall(r"`(\w+)`", row[1])}
+    assert why == WITHOUT_EFFECT
