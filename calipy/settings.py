@@ -164,7 +164,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 _OTHERS = frozenset(
     {
         "CALICO_K8S_NODE_REF",
-        "CALICO_API_GROUP",
         "CALIPY_LAB",
         "CALIPY_CNI_BIN_DIR",
         "NODENAME",

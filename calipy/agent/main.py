@@ -27,7 +27,7 @@ from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
-from calipy.agent.own_addresses import OwnAddresses
+from calipy.agent.own_addresses import OwnAddresses, PodCidrs
 from calipy.agent.servers import servers
 from calipy.agent.whereabouts import Whereabouts
 from calipy.agent.without_effect import WithoutEffect
@@ -159,7 +159,8 @@ class Agent:
         mirror = Mirror(store, watched())
         feed = Feed(mirror, self.settings.node)
         self._pools = feed.pools_in_force
-        allocator = Allocator(store, self.settings.node, feed, time.time)
+        inputs = PodCidrs(feed) if self.settings.use_pod_cidr else feed
+        allocator = Allocator(store, self.settings.node, inputs, time.time)
         bgp = Bgp(self.settings, store, feed, engine.endpoints, engine.dataplane, engine.calculator.post, self.metrics)
         own = OwnAddresses(store, feed, allocator, self.settings.node)
         attachments = await self._once(self._attachments)

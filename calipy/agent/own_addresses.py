@@ -5,18 +5,56 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from calipy.agent.feed import Feed
 from calipy.agent.joints import TunnelAddresses
 from calipy.datastore.stores import NotFound, Store, StoreError
-from calipy.ipam.allocator import Allocator
+from calipy.ipam.allocator import Allocator, Inputs
 from calipy.ipam.errors import IPAMError
 from calipy.node import identity, tunnels
+from calipy.node.pod_cidrs import narrowed
+from calipy.resources.block_affinities import BlockAffinity
+from calipy.resources.ip_pools import IPPool
+from calipy.resources.ip_reservations import IPReservation
+from calipy.resources.ipam_configurations import IPAMConfiguration
 from calipy.resources.metadata import Refused
 
 _RETRY_S = 1.0
 log = logging.getLogger("calipy.agent")
+
+
+class PodCidrs(Inputs):
+    """What the allocator reads on a node that draws from its Node's podCIDRs alone."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._seen: tuple[Sequence[IPPool], tuple[str, ...]] = (), ()
+        self._pools: Sequence[IPPool] = ()
+
+    def pools(self) -> Sequence[IPPool]:
+        """Those of the feed, cut down; the same sequence until something changes."""
+        node = self._feed.node()
+        pools, cidrs = self._feed.pools(), node.spec.pod_cidrs if node is not None else ()
+        if self._seen[0] is not pools or self._seen[1] != cidrs:
+            self._seen, self._pools = (pools, cidrs), tuple(narrowed(pools, cidrs))
+        return self._pools
+
+    def reservations(self) -> Sequence[IPReservation]:
+        """The feed's."""
+        return self._feed.reservations()
+
+    def configuration(self) -> IPAMConfiguration:
+        """The feed's."""
+        return self._feed.configuration()
+
+    def node_labels(self) -> Mapping[str, str]:
+        """The feed's."""
+        return self._feed.node_labels()
+
+    def affinities(self) -> Sequence[BlockAffinity]:
+        """The feed's."""
+        return self._feed.affinities()
 
 
 class OwnAddresses:
@@ -53,9 +91,11 @@ class OwnAddresses:
 
     def _facts(self) -> object:
         """What it all rests on, and the annotations that come of it."""
-        notes = found.metadata.annotations if (found := self._feed.node()) is not None else None
-        mine = [notes.get(name) for name in tunnels.ANNOTATIONS] if notes is not None else None
-        return self._feed.pools_in_force(), self._feed.node_labels(), mine
+        node = self._feed.node()
+        if node is None:
+            return None
+        mine = [node.metadata.annotations.get(name) for name in tunnels.ANNOTATIONS]
+        return self._feed.pools_in_force(), node.metadata.labels, node.spec.pod_cidrs, mine
 
     async def _settle(self) -> None:
         feed, node = self._feed, self._node

@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from calipy.agent.own_addresses import OwnAddresses
+from calipy.agent.own_addresses import OwnAddresses, PodCidrs
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.resources import ip_pools, nodes
 from calipy.resources.ip_pools import IPPool
 from calipy.resources.metadata import ObjectMeta
-from calipy.resources.nodes import Node
+from calipy.resources.nodes import Node, NodeSpec
 from tests.unit.resources.objects import made
 
 TUNNEL = {nodes.VXLAN_ADDRESS: "10.0.0.1", nodes.VXLAN_MAC: "66:79:fb:c0:78:ca"}
@@ -25,7 +25,7 @@ class Pools:
     """What a feed and an allocator would tell."""
 
     def __init__(self) -> None:
-        self.pools: tuple[IPPool, ...] = ()
+        self.held: tuple[IPPool, ...] = ()
         self.own: Node | None = None
         self.listener: Callable[[frozenset[str]], None] = lambda kinds: None
         self.adopted = 0
@@ -34,7 +34,10 @@ class Pools:
         self.listener = listener
 
     def pools_in_force(self) -> Sequence[IPPool]:
-        return self.pools
+        return self.held
+
+    def pools(self) -> Sequence[IPPool]:
+        return self.held
 
     def node_labels(self) -> Mapping[str, str]:
         return self.own.metadata.labels if self.own else {}
@@ -79,7 +82,7 @@ async def test_only_news_that_matter_are_followed(store: SQLiteStore) -> None:
         task = group.create_task(own.run(lambda: settled.put_nowait(None)))
         await asyncio.wait_for(settled.get(), 10)
         await news("Node", 0)  # another's
-        found.pools = (made(ip_pools.KIND, {"cidr": "10.0.0.0/16", "vxlanMode": "Always"}),)
+        found.held = (made(ip_pools.KIND, {"cidr": "10.0.0.0/16", "vxlanMode": "Always"}),)
         await news("IPPool", 1)
         found.own = (await store.get(nodes.KIND, "n1")).value
         assert found.own.metadata.annotations.keys() == TUNNEL.keys()
@@ -90,3 +93,15 @@ async def test_only_news_that_matter_are_followed(store: SQLiteStore) -> None:
         await news("Node", 1)
         await news("Pod", 0)
         task.cancel()
+
+
+async def test_with_use_pod_cidr_the_allocator_sees_what_the_node_may_draw_from() -> None:
+    found = Pools()
+    inputs = PodCidrs(cast(Any, found))
+    found.held = (made(ip_pools.KIND, {"cidr": "10.0.0.0/16"}),)
+    assert not inputs.pools()[0].allocatable, "kubelet's Node has no podCIDR yet"
+    found.own = Node(metadata=ObjectMeta(name="n1"), spec=NodeSpec(pod_cidrs=("10.0.3.0/24",)))
+    assert [pool.spec.cidr for pool in inputs.pools()] == ["10.0.3.0/24"]
+    assert inputs.pools() is inputs.pools()
+    found.held = ()
+    assert inputs.pools() == ()
