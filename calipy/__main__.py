@@ -40,20 +40,35 @@ def bgp() -> None:
 
 
 @calipy.command("install-cni")
-@click.argument("folder", default="/opt/cni/bin")
+@click.argument("folder", default="/opt/cni/bin", envvar="CALIPY_CNI_BIN_DIR")
 @click.option("--forwarder", default="", help="the built forwarder; default: the one that came with this program")
-def install_cni(folder: str, forwarder: str) -> None:
-    """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins."""
-    from calipy.cni.install import install_forwarder
+@click.option(
+    "--update/--no-update", default=True, envvar="UPDATE_CNI_BINARIES", help="whether one that is there is replaced"
+)
+def install_cni(folder: str, forwarder: str, update: bool) -> None:
+    """Copy the CNI forwarder into FOLDER, where the container runtime looks for plug-ins, and try it
+    (CALIPY_CNI_BIN_DIR, UPDATE_CNI_BINARIES: the same in the environment)."""
+    from calipy.cni.install import Unusable, install_forwarder
     from calipy.console.failures import Failure
 
     try:
-        click.echo(install_forwarder(folder, forwarder))
+        click.echo(install_forwarder(folder, forwarder, update=update))
+    except Unusable as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.strerror is None:
             raise click.ClickException(str(error)) from error
         remedy = "name a folder that can be made and written"
         raise Failure(f"folder {folder}", f"{error.filename}: {error.strerror}", remedy) from error
+
+
+@calipy.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def health(options: tuple[str, ...]) -> None:
+    """Is this node's agent well? For probes (calipy health --help)."""
+    from calipy.node import probe
+
+    sys.exit(probe.main(options))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 from calipy.conversion.nodes import parse_as_number
 from calipy.resources import namespaces, nodes
 from calipy.resources.calipy_configurations import PolicyRecheck
+from calipy.resources.durations import parse_seconds
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import ObjectMeta, name_problems
 from calipy.resources.selectors import SelectorError, parse
@@ -80,6 +81,13 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     kubernetes-internal-ip."""
     ip6_method: Autodetection = Autodetection()
     """IP6_AUTODETECTION_METHOD: the same for IPv6."""
+    poll_interval_s: float = 60.0
+    """AUTODETECT_POLL_INTERVAL: how often can-reach is asked anew, for nobody tells of it; a duration, 1s to 24h. What
+    the kernel and the store tell of is looked at at once."""
+    check_node_address: bool = True
+    """DISABLE_NODE_IP_CHECK, the other way round: whether another Node may have the address that this one takes."""
+    use_pod_cidr: bool = False
+    """USE_POD_CIDR: this node's addresses are of its Node's podCIDRs alone."""
     as_number: str = ""
     """AS: written to the node's annotation; empty = BGPConfiguration's."""
     router_id: str = ""
@@ -90,10 +98,11 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     """CALIPY_BGP_HOLD_TIME: BGP hold time where no peer sets keepaliveTime (RFC 4271 4.2: 0 or at least 3)."""
     namespace: str = "kube-system"
     """NAMESPACE: the agent's own, where Secrets with BGP passwords are."""
-    no_default_pools: bool = False
-    """NO_DEFAULT_POOLS."""
+    cluster_type: str = "calipy,bgp"
+    """CLUSTER_TYPE: ClusterInformation's, where this node makes it."""
     pools: Mapping[int, DefaultPool] = {}
-    """CALICO_IPV4POOL_* and CALICO_IPV6POOL_*, by family."""
+    """CALICO_IPV4POOL_* and CALICO_IPV6POOL_*, by family. A family whose CIDR is `none` is left out, both where
+    NO_DEFAULT_POOLS is true."""
     felix: Mapping[str, str] = {}
     """FELIX_*: environment's Felix parameters, by full name."""
     felix_file: Path = Path("/etc/calico/felix.cfg")
@@ -107,11 +116,17 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     sysctl_folder: Path = Path("/proc/sys/net")
     """CALIPY_SYSCTL_ROOT: where net.* can be written."""
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the datastore is the built-in one, where nobody else makes Nodes and Pods."""
+        return self.datastore.startswith("sqlite:")
+
 
 class DefaultPool(Struct, frozen=True, gc=False, kw_only=True):
     """A pool that start-up creates where the cluster has none of its family."""
 
-    cidr: str
+    cidr: str = ""
+    """Empty: to be found (`node.pool_ranges`)."""
     block_size: int = 0
     nat_outgoing: bool = True
     vxlan: str = "Never"
@@ -126,17 +141,60 @@ def read(environment: Mapping[str, str]) -> Settings:
     for name, attribute, reader in _READERS:
         if environment.get(name, "") != "":
             values[attribute] = reader(name, environment[name])
-    pools = {family: _pool(environment, family) for family in (4, 6) if _has_pool(environment, family)}
-    if values.get("no_default_pools") and pools:
-        name = f"CALICO_IPV{min(pools)}POOL_CIDR"
-        _refuse(name, environment[name], "left out, or none, where NO_DEFAULT_POOLS is true")
     return Settings(
         node=_node(environment),
         datastore=_said_datastore(environment) or (KUBERNETES if _has_server(environment) else DEFAULT_DATASTORE),
-        pools=pools,
+        pools=_pools(environment),
         felix={name: value for name, value in environment.items() if name.startswith("FELIX_")},
         **values,  # type: ignore[arg-type]
     )
+
+
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "CALICO_DISABLE_FILE_LOGGING": "the agent logs to its standard output alone",
+    "CALICO_EARLY_NETWORKING": "CalIPy has no such part",
+    "CALICO_MANAGE_CNI": "the CNI forwarder has no credentials that would have to be renewed",
+    "CALICO_NODENAME_FILE": "nodename is in CALIPY_STATE_DIR",
+    "CALICO_SHUTDOWN_TIMESTAMP_FILE": "no such file is written",
+    "CALICO_STARTUP_LOGLEVEL": "set CALIPY_LOG_LEVEL",
+    "CNI_NETWORK_CONFIG": "the agent writes its own conflist",
+    "CNI_NETWORK_CONFIG_FILE": "the agent writes its own conflist",
+    "CNI_OLD_CONF_NAME": "remove an old conflist yourself",
+    "SKIP_CNI_BINARIES": "there is one binary: leave out `calipy install-cni`",
+    "WAIT_FOR_DATASTORE": "the agent always waits for its datastore",
+}
+"""Names of calico/node and of its installer that nothing here reads, and why."""
+_OTHERS = frozenset(
+    {
+        "CALICO_K8S_NODE_REF",
+        "CALIPY_LAB",
+        "CALIPY_CNI_BIN_DIR",
+        "NODENAME",
+        "NO_DEFAULT_POOLS",
+        "UPDATE_CNI_BINARIES",
+    }  # fmt: skip
+)
+"""Those that are read by others than `_READERS`."""
+_OURS = re.compile(r"(CALICO|CALIPY)_")
+_OF_SERVICES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)$")
+"""What kubelet puts into an environment for each Service."""
+
+
+def known() -> frozenset[str]:
+    """The names of all variables that have an effect; FELIX_* besides."""
+    parts = ("CIDR", "BLOCK_SIZE", "NAT_OUTGOING", "VXLAN", "NODE_SELECTOR", "DISABLE_BGP_EXPORT")
+    pools = (f"CALICO_IPV{family}POOL_{part}" for family in (4, 6) for part in parts)
+    return _OTHERS | {name for name, _, _ in _READERS} | {*pools, "CALICO_IPV4POOL_IPIP"}
+
+
+def without_effect(environment: Mapping[str, str]) -> Iterator[str]:
+    """Sentences on variables that look like ours and that nothing reads."""
+    names = known()
+    for name in sorted(environment):
+        if name in WITHOUT_EFFECT:
+            yield f"environment variable {name} has no effect: {WITHOUT_EFFECT[name]}"
+        elif _OURS.match(name) and name not in names and not _OF_SERVICES.search(name):
+            yield f"environment variable {name} has no effect: CalIPy knows no such setting"
 
 
 def client_datastore(environment: Mapping[str, str]) -> str:
@@ -171,7 +229,10 @@ def _refuse(name: str, value: str, allowed: str) -> NoReturn:
 
 
 def _node(environment: Mapping[str, str]) -> str:
-    name = environment.get("NODENAME") or socket.gethostname().lower()
+    name = environment.get("NODENAME", "").strip() or socket.gethostname().lower()
+    kubernetes = environment.get("CALICO_K8S_NODE_REF") or name
+    if kubernetes != name:
+        _refuse("CALICO_K8S_NODE_REF", kubernetes, f"left out, or {name} as NODENAME: the Node is Kubernetes' own")
     problem = next(name_problems(nodes.KIND, ObjectMeta(name=name)), None)
     return _refuse("NODENAME", name, f"a node's name: {problem.remedy}") if problem else name
 
@@ -183,6 +244,10 @@ def _labels(name: str, value: str) -> Mapping[str, str]:
     labels = {key: text for key, _, text in pairs}
     problem = next(metadata_problems(ObjectMeta(labels=labels)), None)
     return _refuse(name, value, f"labels: {problem.value!r} {problem.reason}: {problem.remedy}") if problem else labels
+
+
+def _words(name: str, value: str) -> str:
+    return value if re.fullmatch(r"[a-z0-9,-]+", value) else _refuse(name, value, "words with commas between, k8s,bgp")
 
 
 def _namespace(name: str, value: str) -> str:
@@ -262,6 +327,14 @@ def _seconds(name: str, value: str) -> float:
     return seconds if 0 <= seconds <= _SECONDS_MOST else _refuse(name, value, f"0 to {_SECONDS_MOST} seconds")
 
 
+def _interval(name: str, value: str) -> float:
+    try:
+        seconds = parse_seconds(value)
+    except ValueError:
+        seconds = math.nan
+    return seconds if 1 <= seconds <= _SECONDS_MOST else _refuse(name, value, "a duration, 1s to 24h")
+
+
 def _hold_time(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal()) or not (int(value) == 0 or 3 <= int(value) <= 65535):
         _refuse(name, value, "0 or 3 to 65535 seconds (RFC 4271 4.2)")
@@ -273,6 +346,10 @@ def _flag(name: str, value: str) -> bool:
     if lowered in ("true", "1", "yes", "y", "t"):
         return True
     return False if lowered in ("false", "0", "no", "n", "f") else _refuse(name, value, "true or false")
+
+
+def _not(name: str, value: str) -> bool:
+    return not _flag(name, value)
 
 
 def _datastore(name: str, value: str) -> str:
@@ -310,12 +387,15 @@ _READERS = (
     ("IP6", "ip6", _address(6)),
     ("IP_AUTODETECTION_METHOD", "ip_method", _autodetection),
     ("IP6_AUTODETECTION_METHOD", "ip6_method", _autodetection),
+    ("AUTODETECT_POLL_INTERVAL", "poll_interval_s", _interval),
+    ("DISABLE_NODE_IP_CHECK", "check_node_address", _not),
+    ("USE_POD_CIDR", "use_pod_cidr", _flag),
     ("AS", "as_number", _as_number),
     ("CALICO_ROUTER_ID", "router_id", _router_id),
     ("CALICO_NETWORKING_BACKEND", "networking_backend", _backend),
     ("CALIPY_BGP_HOLD_TIME", "hold_time_s", _hold_time),
     ("NAMESPACE", "namespace", _namespace),
-    ("NO_DEFAULT_POOLS", "no_default_pools", _flag),
+    ("CLUSTER_TYPE", "cluster_type", _words),
     ("CALIPY_FELIX_CONFIG", "felix_file", _path),
     ("CALIPY_LOG_LEVEL", "log_level", _level),
     ("CALIPY_LOG_FORMAT", "log_format", _format),
@@ -324,8 +404,15 @@ _READERS = (
 )
 
 
-def _has_pool(environment: Mapping[str, str], family: int) -> bool:
-    return environment.get(f"CALICO_IPV{family}POOL_CIDR", "none") not in ("", "none")
+def _pools(environment: Mapping[str, str]) -> dict[int, DefaultPool]:
+    given = {family: environment.get(f"CALICO_IPV{family}POOL_CIDR", "") for family in (4, 6)}
+    if _flag("NO_DEFAULT_POOLS", environment.get("NO_DEFAULT_POOLS") or "false"):
+        for family, cidr in given.items():
+            if cidr not in ("", "none"):
+                remedy = "left out, or none, where NO_DEFAULT_POOLS is true"
+                _refuse(f"CALICO_IPV{family}POOL_CIDR", cidr, remedy)
+        return {}
+    return {family: _pool(environment, family) for family, cidr in given.items() if cidr != "none"}
 
 
 def _pool(environment: Mapping[str, str], family: int) -> DefaultPool:
@@ -336,7 +423,7 @@ def _pool(environment: Mapping[str, str], family: int) -> DefaultPool:
         return reader(full, environment.get(full) or default)
 
     return DefaultPool(
-        cidr=setting("CIDR", "", _range(family)),
+        cidr=setting("CIDR", "", _range(family)) if environment.get(f"CALICO_IPV{family}POOL_CIDR") else "",
         block_size=setting("BLOCK_SIZE", "26" if family == 4 else "122", _block_size(family)),
         nat_outgoing=setting("NAT_OUTGOING", "true" if family == 4 else "false", _flag),
         vxlan=setting("VXLAN", "Never", _encapsulation),
@@ -370,7 +457,7 @@ def _block_size(family: int) -> Callable[[str, str], int]:
 
 def _encapsulation(name: str, value: str) -> str:
     modes = {"never": "Never", "off": "Never", "always": "Always", "crosssubnet": "CrossSubnet"}
-    return modes.get(value.lower()) or _refuse(name, value, "Never, Always or CrossSubnet")
+    return modes.get(value.lower().replace("-", "")) or _refuse(name, value, "Never, Always or CrossSubnet")
 
 
 def _selector(name: str, value: str) -> str:

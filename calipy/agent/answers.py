@@ -6,7 +6,15 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 
 from calipy.explain.query import Answer
-from calipy.explain.report import DriverReport, EndpointReport, NodeReport, RouteReport, SessionReport, word
+from calipy.explain.report import (
+    AddressReport,
+    DriverReport,
+    EndpointReport,
+    NodeReport,
+    RouteReport,
+    SessionReport,
+    word,
+)
 from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
 from calipy.model.routes import NextHop, Route
@@ -26,6 +34,7 @@ class Answers:
         refused: Callable[[], Mapping[str, str]],
         sessions: Callable[[], tuple[SessionReport, ...]],
         repairs: Callable[[], Mapping[str, int]],
+        addresses: Callable[[], tuple[AddressReport, ...]],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -35,6 +44,7 @@ class Answers:
         self._refused = refused
         self._sessions = sessions
         self._repairs = repairs
+        self._addresses = addresses
 
     def by_name(self) -> dict[str, Answer]:
         """What `explain.query.serve` takes."""
@@ -44,6 +54,7 @@ class Answers:
             "endpoints": self.endpoints,
             "sessions": self._sessions,
             "programmed": self.programmed,
+            "addresses": self._addresses,
         }
 
     def status(self) -> NodeReport:

@@ -27,7 +27,7 @@ from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
-from calipy.agent.own_addresses import OwnAddresses
+from calipy.agent.own_addresses import OwnAddresses, PodCidrs
 from calipy.agent.servers import servers
 from calipy.agent.whereabouts import Whereabouts
 from calipy.agent.without_effect import WithoutEffect
@@ -53,7 +53,8 @@ from calipy.felix.report import Reporter
 from calipy.ipam.allocator import Allocator
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 from calipy.node import mtu
-from calipy.resources import calipy_configurations
+from calipy.node.availability import Availability
+from calipy.resources import calipy_configurations, nodes
 from calipy.resources.felix_configurations import Value
 from calipy.resources.ip_pools import IPPool
 from calipy.settings import Settings
@@ -84,6 +85,7 @@ class Agent:
         self.obstacle = _STARTING
         """Why this node can't attach pods now."""
         self._log_level = log_level
+        self._availability: Availability | None = None
         self._pools: Callable[[], Sequence[IPPool]] = tuple
         """Those in force; before the store says so there are none."""
         self.metrics, self.health, self.heartbeat = Metrics(), Health(), Heartbeat()
@@ -127,15 +129,16 @@ class Agent:
             store = await self._once(self._datastore.open)
             self.engine.adopt(await self._once(lambda: self.live.read(store)))
             await self.engine.monitor.start()
-            await self._introduce(store, group)
+            whereabouts = await self._introduce(store, group)
             group.create_task(self._datastore.keep())
-            await self._join_cluster(store, group)
+            await self._join_cluster(store, group, whereabouts)
 
-    async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> None:
+    async def _introduce(self, store: Store, group: asyncio.TaskGroup) -> Whereabouts:
         """First objects of the cluster, this node's own object, and where it is."""
         self.obstacle = "this node is not introduced yet"
         whereabouts = Whereabouts(store, self.settings, self.engine.monitor)
         self.health.ready["NodeAddress"] = lambda: whereabouts.problem
+        self.health.degraded["FelixStartup"] = lambda: "; ".join(whereabouts.forbidden)
 
         def look(events: Sequence[Event]) -> None:
             if self.engine.monitor.is_of_host(events):
@@ -148,14 +151,16 @@ class Agent:
         group.create_task(whereabouts.keep())
         self.host_files.want(self.settings.state_folder / "nodename", f"{self.settings.node}\n".encode())
         self.obstacle = _STARTING
+        return whereabouts
 
-    async def _join_cluster(self, store: Store, group: asyncio.TaskGroup) -> None:
+    async def _join_cluster(self, store: Store, group: asyncio.TaskGroup, whereabouts: Whereabouts) -> None:
         """What follows the store, and what serves pods."""
         start, engine = group.create_task, self.engine
         mirror = Mirror(store, watched())
         feed = Feed(mirror, self.settings.node)
         self._pools = feed.pools_in_force
-        allocator = Allocator(store, self.settings.node, feed, time.time)
+        inputs = PodCidrs(feed) if self.settings.use_pod_cidr else feed
+        allocator = Allocator(store, self.settings.node, inputs, time.time)
         bgp = Bgp(self.settings, store, feed, engine.endpoints, engine.dataplane, engine.calculator.post, self.metrics)
         own = OwnAddresses(store, feed, allocator, self.settings.node)
         attachments = await self._once(self._attachments)
@@ -165,7 +170,8 @@ class Agent:
         self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
         feed.on_news = engine.policy_times.heard
-        start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
+        feed.listen(lambda kinds: whereabouts.follow(feed.node()) if nodes.KIND.name in kinds else None)
+        start(query.serve(self._path("query.sock"), self._answers(feed, bgp, whereabouts).by_name()))
         start(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
         start(mirror.run())
         start(feed.run(engine.calculator.post))
@@ -183,6 +189,9 @@ class Agent:
         start(own.run(self._tell_mtu))
         await self._open_for_pods()
         start(self._keep_ready())
+        if self.settings.networking_backend != "none":
+            self._availability = Availability(store, self.settings.node, self._unready)
+            start(self._availability.run())
         start(releases.replay(removals, reconnections(feed, mirror)))
 
     async def _open_for_pods(self) -> None:
@@ -198,6 +207,15 @@ class Agent:
     async def _keep_ready(self) -> None:
         path, grace_s = self._path("ready"), self.settings.status_grace_period_s
         await readiness.keep(path, lambda: self.obstacle, grace_s, lambda why: self.host_files.report(path, why))
+
+    async def farewell(self) -> None:
+        """Before the end: tells the cluster that this node's network is without its agent."""
+        if self._availability is not None:
+            await self._availability.farewell()
+
+    def _unready(self) -> str:
+        """Why this node isn't ready, in a sentence."""
+        return "; ".join(f"{name}: {said}" for name, said in self.health.problems(self.health.ready).items())
 
     # --- what may have to be waited for ---
 
@@ -247,7 +265,7 @@ class Agent:
             attachments=attachments,
         )
 
-    def _answers(self, feed: Feed, bgp: Bgp) -> Answers:
+    def _answers(self, feed: Feed, bgp: Bgp, whereabouts: Whereabouts) -> Answers:
         return Answers(
             self.settings.node,
             self.engine,
@@ -256,6 +274,7 @@ class Agent:
             refused=lambda: {str(key): why for key, why in feed.refused.items()},
             sessions=bgp.sessions,
             repairs=lambda: dict(self.repairs),
+            addresses=whereabouts.reports,
         )
 
     def _reporter(self, store: Store, feed: Feed) -> Reporter:

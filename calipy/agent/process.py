@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from calipy import logs
 from calipy.agent.first import first
 from calipy.resources.felix_configurations import Value, from_file, from_variables
-from calipy.settings import Settings, read
+from calipy.settings import Settings, read, without_effect
 
 if TYPE_CHECKING:
     from calipy.agent.main import Agent
@@ -32,12 +32,14 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
         logs.configure(log_level or settings.log_level or "info", style)
         process = felix_settings(settings)
         log.info("the agent of node %s starts", settings.node)
+        for sentence in without_effect(os.environ):
+            log.warning("%s", sentence)
         begun = first(settings, process)
 
         from calipy.node import bootstrap
 
         for family, pool in settings.pools.items():
-            bootstrap.default_pool(family, pool)
+            bootstrap.judged(family, pool)
     except (OSError, ValueError) as error:
         print(f"calipy agent: {error}", file=sys.stderr)
         return 1
@@ -82,6 +84,7 @@ async def _until_signal(agent: Agent) -> int:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(agent.run())
             await stop.wait()
+            await agent.farewell()
             task.cancel()
     except* WarmRestart as ended:
         log.warning("%s", _innermost(ended))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -15,16 +17,39 @@ NETWORK = "k8s-pod-network"
 """Calico's name, so that IPAM handles are the same."""
 
 
-def install_forwarder(folder: str, forwarder: str = "") -> str:
-    """Copies the forwarder into `folder`: a runtime that executes it meanwhile has the old or the new one. Gives the
-    path written. Raises OSError; FileNotFoundError says how to build it."""
+class Unusable(Exception):
+    """The forwarder doesn't run on this machine."""
+
+
+def install_forwarder(folder: str, forwarder: str = "", *, update: bool = True) -> str:
+    """Copies the forwarder into `folder`: a runtime that executes it meanwhile has the old or the new one. One that is
+    there stays where `update` is false. Gives the path. Raises Unusable, with the old one in its place; OSError;
+    FileNotFoundError says how to build it."""
     places = (Path(forwarder),) if forwarder else BUILT
     source = next((path for path in places if path.is_file()), None)
     if source is None:
         raise FileNotFoundError(f"{places[-1]}: no forwarder there; build it (make setup) or name one with --forwarder")
     place = Path(folder) / FORWARDER
-    files.replace(place, source.read_bytes(), mode=0o755)
+    if update or not place.exists():
+        _try(source)
+        files.replace(place, source.read_bytes(), mode=0o755)
     return str(place)
+
+
+def _try(forwarder: Path) -> None:
+    """It answers VERSION by itself. A runtime would tell of a wrong one with each pod. Raises Unusable."""
+    command = [str(forwarder)]
+    try:
+        done = subprocess.run(command, env={"CNI_COMMAND": "VERSION"}, input=b"{}", capture_output=True, timeout=_TRY_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = error.strerror if isinstance(error, OSError) else f"no answer within {_TRY_S:g} s"
+    else:
+        said = "" if b"cniVersion" in done.stdout else f"it answers VERSION with {done.stdout[:100]!r}"
+    if said:
+        raise Unusable(f"{forwarder}: {said}; is it built for this machine, {os.uname().machine}?")
+
+
+_TRY_S = 5.0
 
 
 def conflist(mtu: int = 0) -> bytes:

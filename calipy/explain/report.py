@@ -60,6 +60,21 @@ class EndpointReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"
     refused: str = ""
 
 
+class AddressReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
+    """This node's own address of a family, and what led to it."""
+
+    family: int
+    asked: str
+    """IP's or IP6's value: `autodetect`, `none` or an address."""
+    method: str
+    address: str = ""
+    """With its subnet's prefix length; empty = none."""
+    reason: str = ""
+    """Why it is that one, or why there is none."""
+    considered: tuple[str, ...] = ()
+    """Each address that a link has, and why it was taken or not."""
+
+
 class DriverReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """A driver's work since the agent's start."""
 

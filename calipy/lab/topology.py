@@ -141,6 +141,7 @@ def agent_environment(plan: Plan, node: Host) -> dict[str, str]:
         "IP6": "autodetect" if 6 in plan.versions else "none",
         "CALIPY_BGP_HOLD_TIME": str(HOLD_TIME_S),
         "FELIX_HEALTHENABLED": "true",
+        **{f"CALICO_IPV{family}POOL_CIDR": "none" for family in (4, 6)},
     }
     for family in plan.versions:
         environment |= {

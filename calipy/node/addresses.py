@@ -23,6 +23,10 @@ _EXCLUDED = re.compile(
 class NoAddress(ValueError):
     """No address could be taken; the message says what was asked for and what was considered."""
 
+    def __init__(self, message: str, considered: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.considered = considered
+
 
 class Evidence(Struct, frozen=True, gc=False, kw_only=True):
     """What is known of this host."""
@@ -44,6 +48,9 @@ class Choice(Struct, frozen=True, gc=False):
 
     address: str
     reason: str
+    considered: tuple[str, ...] = ()
+    """Of each address of the family that a link has, in the order in which they are looked at: where it is, and why it
+    was taken or not. Empty where none was looked for."""
 
 
 def choose(setting: str, method: Autodetection, family: int, evidence: Evidence) -> Choice | None:
@@ -71,25 +78,29 @@ def _given(setting: str, evidence: Evidence) -> Choice:
 
 
 def _detected(method: Autodetection, family: int, evidence: Evidence) -> Choice:
-    considered: list[str] = []
-    found: list[tuple[str, str]] = []
-    for address in _in_order(family, evidence):
-        name = _link_name(evidence.links, address)
-        problem = _problem(method, family, address, evidence)
-        if problem:
-            considered.append(f"{_spelled(address)} on {name}: {problem}")
-        else:
-            found.append((_spelled(address), name))
-    for whole, name in found:
-        if whole == evidence.current:
-            return Choice(whole, f"{method} still finds it on {name}")
-    if found:
-        whole, name = found[0]
-        return Choice(whole, f"{method} finds it on {name}")
+    problems = [(address, _problem(method, family, address, evidence)) for address in _in_order(family, evidence)]
+    fit = [address for address, problem in problems if not problem]
+    if not fit:
+        raise _none(method, family, tuple(_told(evidence, address, problem) for address, problem in problems))
+    taken = next((address for address in fit if _spelled(address) == evidence.current), fit[0])
+    stays = _spelled(taken) == evidence.current
+    other = "fits too, but the node keeps the address that it has" if stays else "fits too, but comes later"
+    considered = tuple(
+        _told(evidence, address, problem or ("taken" if address is taken else other)) for address, problem in problems
+    )
+    reason = f"{method} {'still finds' if stays else 'finds'} it on {_link_name(evidence.links, taken)}"
+    return Choice(_spelled(taken), reason, considered)
+
+
+def _none(method: Autodetection, family: int, considered: tuple[str, ...]) -> NoAddress:
     said = "; ".join(considered) or "no link has one"
     variable = "IP" if family == 4 else "IP6"
     remedy = f"set {variable} to an address, or {variable}_AUTODETECTION_METHOD to another method"
-    raise NoAddress(f"no IPv{family} address for this node by {method} ({said}); {remedy}")
+    return NoAddress(f"no IPv{family} address for this node by {method} ({said}); {remedy}", considered)
+
+
+def _told(evidence: Evidence, address: LinkAddress, what: str) -> str:
+    return f"{_spelled(address)} on {_link_name(evidence.links, address)}: {what}"
 
 
 def _in_order(family: int, evidence: Evidence) -> Iterator[LinkAddress]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 from aiohttp import web
 
@@ -22,24 +22,30 @@ _SHUTDOWN_S = 0.1
 
 
 def health_application(health: Health) -> web.Application:
-    """200, or 503 if something is wrong, each with the table of reporters; 204 while there are none. As Felix."""
+    """200, or 503 if something is wrong, each with the table of reporters; 204 while there are none. As Felix. A query
+    narrows it: `only=BGP`, `without=BGP`."""
 
-    def answer(wrong: Callable[[Row], str | None]) -> web.Response:
-        rows = health.rows()
+    def answer(request: web.Request, wrong: Callable[[Row], str | None]) -> web.Response:
+        rows = list(_asked_for(health.rows(), request.query.get("only", ""), request.query.get("without", "")))
         if not rows:
             return web.Response(status=204)
         return web.Response(status=503 if any(map(wrong, rows)) else 200, text=table(rows))
 
-    async def liveness(_: web.Request) -> web.Response:
-        return answer(lambda row: row.live)
+    async def liveness(request: web.Request) -> web.Response:
+        return answer(request, lambda row: row.live)
 
-    async def readiness(_: web.Request) -> web.Response:
-        return answer(lambda row: row.ready)
+    async def readiness(request: web.Request) -> web.Response:
+        return answer(request, lambda row: row.ready)
 
     application = web.Application()
     application.router.add_get("/liveness", liveness)
     application.router.add_get("/readiness", readiness)
     return application
+
+
+def _asked_for(rows: Iterable[Row], only: str, without: str) -> Iterator[Row]:
+    """Rows of one component alone, or of all but one; empty = of all."""
+    return (row for row in rows if only in ("", row.component) and row.component != without)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -13,6 +13,8 @@ from calipy.resources.selectors import parse
 _HANDLES = {4: "vxlan-tunnel-addr-", 6: "vxlan-v6-tunnel-addr-"}
 _TYPES = {4: "vxlanTunnelAddress", 6: "vxlanV6TunnelAddress"}
 _ANNOTATIONS = {4: (nodes.VXLAN_ADDRESS, nodes.VXLAN_MAC), 6: (nodes.VXLAN_V6_ADDRESS, nodes.VXLAN_V6_MAC)}
+ANNOTATIONS = tuple(name for pair in _ANNOTATIONS.values() for name in pair)
+"""All that `settle` tells of."""
 
 
 class Addresses(Protocol):

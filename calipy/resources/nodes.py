@@ -6,9 +6,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from calipy.resources.conditions import Condition
 from calipy.resources.metadata import Kind, Resource, no_problems
 
+NETWORK_UNAVAILABLE = "NetworkUnavailable"
+"""Condition: while it is True, the control plane keeps new pods from the node by a taint."""
 IPV4_ADDRESS = "projectcalico.org/IPv4Address"
 """The node's address with its subnet's prefix length, 10.9.0.11/24."""
 IPV6_ADDRESS = "projectcalico.org/IPv6Address"
@@ -34,11 +35,22 @@ class NodeStatusAddress(Struct, frozen=True, gc=False, kw_only=True):
     address: str
 
 
+class NodeCondition(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
+    """core/v1 NodeCondition, all of it: who changes one writes the whole list."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    last_heartbeat_time: str | None = None
+    last_transition_time: str | None = None
+    reason: str = ""
+    message: str = ""
+
+
 class NodeStatus(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
     """core/v1 NodeStatus."""
 
     addresses: tuple[NodeStatusAddress, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[NodeCondition, ...] = ()
 
 
 class Node(Resource, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="kind", tag="Node"):

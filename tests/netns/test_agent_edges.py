@@ -4,19 +4,30 @@ without an address waits for one, and a setting that can't be followed restarts 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
-from calipy.explain.report import NodeReport
-from calipy.resources import calipy_configurations, felix_configurations, global_network_policies, ip_pools, nodes
+from calipy.explain.report import AddressReport, NodeReport
+from calipy.resources import (
+    calipy_configurations,
+    config_maps,
+    felix_configurations,
+    global_network_policies,
+    ip_pools,
+    nodes,
+)
+from calipy.resources.config_maps import ConfigMap
 from calipy.resources.felix_configurations import FelixConfiguration
 from calipy.resources.global_network_policies import GlobalNetworkPolicy
 from calipy.resources.ip_pools import IPPool, IPPoolSpec
 from calipy.resources.metadata import ObjectMeta
+from calipy.resources.nodes import NodeSpec
 from tests.netns.test_agent_cni import CALIPY, ENVIRONMENT, Node, folder_of_a_test, until
 from tests.unit.resources.objects import made
 
@@ -380,4 +391,46 @@ async def test_policy_recheck_follows_calipy_configuration_and_the_environment_s
     await until(barrier, "the environment asks for it")
     await node.delete("one")
     assert await barrier()
+    await store.close()
+
+
+async def test_what_a_node_tells_of_itself_and_draws_for_itself_in_a_cluster_of_kubernetes_ranges(node: Node) -> None:
+    """kubeadm's podSubnet becomes the pool, and the pods have addresses of the Node's podCIDR."""
+    await node.boot()
+    store = await SQLiteStore.open(node.store / "datastore.sqlite3")
+    metadata = ObjectMeta(name="kubeadm-config", namespace="kube-system")
+    text = "networking: {podSubnet: 10.123.0.0/16}"
+    await store.create(config_maps.KIND, ConfigMap(metadata=metadata, data={"ClusterConfiguration": text}))
+    spec = NodeSpec(pod_cidrs=("10.123.7.0/24",))
+    await store.create(nodes.KIND, nodes.Node(metadata=ObjectMeta(name="n1"), spec=spec))
+    await node.start_agent(
+        restart=False,
+        NODENAME="n1",
+        USE_POD_CIDR="true",
+        CALICO_IPV4POOL_CIDR="",
+        CALICO_IPV6POOL_CIDR="",
+        IP6="autodetect",
+    )
+    await node.ready()
+    assert [pool.spec.cidr for pool in node.rows(ip_pools.KIND)] == ["10.123.0.0/16"]
+    v4, v6 = await node.ask("addresses", tuple[AddressReport, ...])
+    assert (v4.address, v6.address) == ("10.99.0.1/24", "fd00:99::1/64")
+    assert "10.99.0.1/24 on eth0: taken" in v4.considered
+    (address,) = (await node.add("a")).addresses
+    assert ipaddress.ip_address(address) in ipaddress.ip_network("10.123.7.0/24")
+    await node.delete("a")
+
+    async def condition() -> tuple[str, str]:
+        found = (await store.get(nodes.KIND, "n1")).value.status.conditions
+        return next(((each.status, each.reason) for each in found if each.type == "NetworkUnavailable"), ("", ""))
+
+    async def becomes(status: str, reason: str) -> None:
+        async def is_so() -> bool:
+            return await condition() == (status, reason)
+
+        await until(is_so, reason)
+
+    await becomes("False", "CalIPyIsUp")
+    await node.agent.signal(signal.SIGTERM)
+    await becomes("True", "CalIPyIsDown")
     await store.close()

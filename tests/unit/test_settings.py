@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from calipy.settings import Autodetection, DefaultPool, SettingError, read
+from calipy.settings import WITHOUT_EFFECT, Autodetection, DefaultPool, SettingError, known, read, without_effect
 
+ROOT = Path(__file__).parents[2]
 # variable | text | attribute | value
 RIGHT: list[tuple[str, str, str, Any]] = [
     ("NAMESPACE", "calico-system", "namespace", "calico-system"),
@@ -35,11 +38,15 @@ RIGHT: list[tuple[str, str, str, Any]] = [
     ("IP_AUTODETECTION_METHOD", "skip-interface=docker0", "ip_method", Autodetection("skip-interface", ("docker0",))),
     ("IP_AUTODETECTION_METHOD", "cidr=10.0.0.0/8,fd::/8", "ip_method", Autodetection("cidr", ("10.0.0.0/8", "fd::/8"))),
     ("IP6_AUTODETECTION_METHOD", "kubernetes-internal-ip", "ip6_method", Autodetection("kubernetes-internal-ip")),
+    ("AUTODETECT_POLL_INTERVAL", "1m30s", "poll_interval_s", 90.0),
+    ("DISABLE_NODE_IP_CHECK", "true", "check_node_address", False),
+    ("USE_POD_CIDR", "true", "use_pod_cidr", True),
     ("AS", "1.10", "as_number", "1.10"),
     ("CALICO_ROUTER_ID", "hash", "router_id", "hash"),
     ("CALICO_NETWORKING_BACKEND", "vxlan", "networking_backend", "vxlan"),
     ("CALIPY_BGP_HOLD_TIME", "0", "hold_time_s", 0),
-    ("NO_DEFAULT_POOLS", "y", "no_default_pools", True),
+    ("NO_DEFAULT_POOLS", "y", "pools", {}),
+    ("CLUSTER_TYPE", "k8s,bgp", "cluster_type", "k8s,bgp"),
     ("CALIPY_LOG_LEVEL", "WARNING", "log_level", "warning"),
     ("CALIPY_POLICYRECHECK", "enabled", "policy_recheck", "Enabled"),
     ("CALIPY_POLICYRECHECK", "Disabled", "policy_recheck", "Disabled"),
@@ -62,6 +69,7 @@ STORES = "sqlite:<absolute path>, kubernetes, or kubernetes:<absolute path of a 
 # variable | text | what it must be
 WRONG = [
     ("NODENAME", "Node_1", "a node's name: lower-case letters, digits, dashes, dots; a letter or digit at both ends"),
+    ("CALICO_K8S_NODE_REF", "n2", "left out, or n1 as NODENAME: the Node is Kubernetes' own"),
     ("CALIPY_NODE_LABELS", "rack", "labels, key=value,..."),
     ("CALIPY_POLICYRECHECK", "true", "Disabled or Enabled"),
     ("CALIPY_NODE_LABELS", "rack=a,", "labels, key=value,..."),
@@ -83,10 +91,12 @@ WRONG = [
     ("IP_AUTODETECTION_METHOD", "can-reach=a,b", METHODS),
     ("IP_AUTODETECTION_METHOD", "cidr=10.0.0.0", METHODS),
     ("IP6_AUTODETECTION_METHOD", "first-found=eth0", METHODS),
+    *[("AUTODETECT_POLL_INTERVAL", text, "a duration, 1s to 24h") for text in ("60", "0s", "25h")],
     ("AS", "AS64512", "an AS number, 64512 or 1.10"),
     ("CALICO_ROUTER_ID", "10.0.0.1/24", "an IPv4 address or hash"),
     ("CALICO_NETWORKING_BACKEND", "frr", "bird, vxlan or none"),
     ("CALIPY_BGP_HOLD_TIME", "2", "0 or 3 to 65535 seconds (RFC 4271 4.2)"),
+    ("CLUSTER_TYPE", "k8s bgp", "words with commas between, k8s,bgp"),
     ("NO_DEFAULT_POOLS", "maybe", "true or false"),
     ("CALIPY_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ("CALIPY_LOG_FORMAT", "xml", "text or json"),
@@ -104,22 +114,25 @@ def test_wrong(variable: str, text: str, allowed: str) -> None:
 
 
 V4 = "CALICO_IPV4POOL_"
+UNKNOWN4 = DefaultPool(block_size=26, nat_outgoing=True)
+UNKNOWN6 = DefaultPool(block_size=122, nat_outgoing=False)
 # the variables of a pool | the pool, by family
 POOLS: list[tuple[dict[str, str], dict[int, DefaultPool]]] = [
-    ({}, {}),
-    ({f"{V4}CIDR": "none"}, {}),
-    ({f"{V4}CIDR": "10.244.0.0/16"}, {4: DefaultPool(cidr="10.244.0.0/16", block_size=26, nat_outgoing=True)}),
-    (
-        {"CALICO_IPV6POOL_CIDR": "fd00::/48"},
-        {6: DefaultPool(cidr="fd00::/48", block_size=122, nat_outgoing=False)},
-    ),
+    ({}, {4: UNKNOWN4, 6: UNKNOWN6}),
+    ({f"{V4}CIDR": "none"}, {6: UNKNOWN6}),
+    ({f"{V4}CIDR": "", f"{V4}VXLAN": "Always", "CALICO_IPV6POOL_CIDR": "none"},
+     {4: structs.replace(UNKNOWN4, vxlan="Always")}),
+    ({"NO_DEFAULT_POOLS": "true", f"{V4}CIDR": "none"}, {}),
+    ({"NO_DEFAULT_POOLS": "false"}, {4: UNKNOWN4, 6: UNKNOWN6}),
+    ({f"{V4}CIDR": "10.244.0.0/16"}, {4: structs.replace(UNKNOWN4, cidr="10.244.0.0/16"), 6: UNKNOWN6}),
+    ({"CALICO_IPV6POOL_CIDR": "fd00::/48"}, {4: UNKNOWN4, 6: structs.replace(UNKNOWN6, cidr="fd00::/48")}),
     (
         {
             f"{V4}CIDR": "10.244.0.0/16", f"{V4}BLOCK_SIZE": "24", f"{V4}NAT_OUTGOING": "false", f"{V4}IPIP": "Off",
-            f"{V4}VXLAN": "crosssubnet", f"{V4}NODE_SELECTOR": "has(a)", f"{V4}DISABLE_BGP_EXPORT": "true",
+            f"{V4}VXLAN": "Cross-Subnet", f"{V4}NODE_SELECTOR": "has(a)", f"{V4}DISABLE_BGP_EXPORT": "true",
         },
         {4: DefaultPool(cidr="10.244.0.0/16", block_size=24, nat_outgoing=False, vxlan="CrossSubnet",
-                        node_selector="has(a)", disable_bgp_export=True)},
+                        node_selector="has(a)", disable_bgp_export=True), 6: UNKNOWN6},
     ),
 ]  # fmt: skip
 
@@ -156,3 +169,34 @@ def test_a_method_is_told_as_it_was_written() -> None:
         "first-found",
         "cidr=10.0.0.0/8",
     ]
+
+
+def test_what_nothing_reads_is_told() -> None:
+    environment = {
+        "CALICO_IPV4POOL_CIDR": "10.0.0.0/8", "CALIPY_LAB": "/x", "FELIX_X": "1", "PATH": "/bin",
+        "WAIT_FOR_DATASTORE": "1",
+        "CALICO_IPV4POOL_CDIR": "10.0.0.0/8", "CALIPY_RUNDIR": "/x", "CALICO_API_SERVICE_HOST": "10.0.0.1",
+        "CALICO_API_PORT_443_TCP": "tcp", "CALICO_API_PORT": "tcp",
+    }  # fmt: skip
+    assert list(without_effect(environment)) == [
+        "environment variable CALICO_IPV4POOL_CDIR has no effect: CalIPy knows no such setting",
+        "environment variable CALIPY_RUNDIR has no effect: CalIPy knows no such setting",
+        "environment variable WAIT_FOR_DATASTORE has no effect: the agent always waits for its datastore",
+    ]
+    assert not known() & WITHOUT_EFFECT.keys()
+
+
+def test_a_default_pools_settings_are_known() -> None:
+    """Each of them is refused where it is wrong, so each is read."""
+    for name in known():
+        if name.startswith("CALICO_IPV"):
+            with pytest.raises(SettingError, match=name):
+                read({"NODENAME": "n1", name: "\0"})
+
+
+def test_the_page_on_settings_has_them_all() -> None:
+    rows = [line.split("|") for line in (ROOT / "docs/settings.md").read_text().splitlines() if line.startswith("| `")]
+    told = [name for row in rows for name in re.findall(r"`([A-Z0-9_*]+)`", row[1])]
+    assert sorted(told) == sorted({*known(), *WITHOUT_EFFECT, "FELIX_*"})
+    why = {name: row[2].strip() for row in rows if len(row) == 4 for name in re.findall(r"`(\w+)`", row[1])}
+    assert why == WITHOUT_EFFECT

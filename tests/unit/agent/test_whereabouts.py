@@ -7,15 +7,20 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from calipy.agent import whereabouts
 from calipy.agent.whereabouts import Whereabouts
 from calipy.datastore.sqlite import SQLiteStore
+from calipy.datastore.stores import Unauthorized
 from calipy.model.links import Link, LinkAddress
-from calipy.node import identity, reach
+from calipy.node import bootstrap, identity, reach
 from calipy.resources import cluster_informations, ip_pools, nodes
+from calipy.resources.metadata import Kind, ObjectMeta
+from calipy.resources.nodes import Node, NodeStatus, NodeStatusAddress
 from calipy.settings import read
 
 
@@ -37,11 +42,11 @@ class Case:
 
     def __init__(self, store: SQLiteStore, host: Host, environment: dict[str, str]) -> None:
         self.store, self.host = store, host
-        settings = read({"NODENAME": "n1", **environment})
-        self.node = Whereabouts(store, settings, host)
+        self.settings = read({"NODENAME": "n1", **environment})
+        self.node = Whereabouts(store, self.settings, host)
 
     async def notes(self) -> dict[str, str]:
-        node = (await self.store.get(nodes.KIND, "n1")).value
+        node = (await self.store.get(nodes.KIND, self.settings.node)).value
         return {name.removeprefix("projectcalico.org/"): text for name, text in node.metadata.annotations.items()}
 
 
@@ -222,4 +227,115 @@ async def test_a_node_object_that_can_not_be_read_is_told_and_waited_for(
             other.execute("UPDATE objects SET text = ? WHERE kind = 'Node'", (right,))
             found.node.moved()
             await asyncio.wait_for(introduced, 10)
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
+
+
+async def test_an_address_that_another_node_has_is_not_taken_and_that_node_is_named(case: Callable[..., Case]) -> None:
+    await case(Host("10.9.0.11/24")).node.introduce()
+    other = case(Host("10.9.0.11/16"), NODENAME="n2")
+    async with running(other.node.introduce) as introduced:
+        await until(lambda: other.node.problem)
+        assert other.node.problem == (
+            "IPv4 address 10.9.0.11/16 for this node (first-found finds it on eth0) is Node/n1's already; give one of "
+            "the two another address, or delete Node/n1 if that machine is gone, or set DISABLE_NODE_IP_CHECK to true"
+        )
+        assert await other.notes() == {}
+        other.host.has("10.9.0.12/16")
+        other.node.moved()
+        await asyncio.wait_for(introduced, 10)
+    assert await other.notes() == {"IPv4Address": "10.9.0.12/16"}
+
+
+async def test_who_had_an_address_first_keeps_it_over_a_restart(case: Callable[..., Case]) -> None:
+    await case(Host("10.9.0.11/24")).node.introduce()
+    await case(Host("10.9.0.11/24"), NODENAME="n2", DISABLE_NODE_IP_CHECK="true").node.introduce()
+    again = case(Host("10.9.0.11/24"))
+    await asyncio.wait_for(again.node.introduce(), 10)
+    assert again.node.problem == ""
+
+
+async def test_a_node_keeps_its_address_while_another_has_the_new_one(case: Callable[..., Case]) -> None:
+    await case(Host("10.9.0.12/24"), NODENAME="n2").node.introduce()
+    found = case(Host("10.9.0.11/24"))
+    await found.node.introduce()
+    async with running(found.node.keep):
+        found.host.has("10.9.0.12/24")
+        found.node.moved()
+        await until(lambda: found.node.problem)
+    assert "is Node/n2's already" in found.node.problem
+    assert found.node.problem.endswith("; the last one stays")
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
+    assert found.node.reports()[0].address == "10.9.0.11/24"
+    assert found.node.reports()[0].reason in found.node.problem
+
+
+async def test_what_was_considered_is_told(case: Callable[..., Case], caplog: pytest.LogCaptureFixture) -> None:
+    found = case(Host("10.9.0.11/24", "10.9.0.12/24", "169.254.7.7/16"))
+    with caplog.at_level("INFO"):
+        await found.node.introduce()
+    v4, v6 = found.node.reports()
+    assert (v4.asked, v4.method, v4.address) == ("autodetect", "first-found", "10.9.0.11/24")
+    assert v4.considered == (
+        "10.9.0.11/24 on eth0: taken",
+        "10.9.0.12/24 on eth0: fits too, but comes later",
+        "169.254.7.7/16 on eth0: not a global address",
+    )
+    assert [line for line in v4.considered if f"IPv4 address considered: {line}" not in caplog.messages] == []
+    assert (v6.address, v6.reason) == ("", "none is asked for")
+
+
+async def test_it_follows_the_node_that_others_change(case: Callable[..., Case]) -> None:
+    """kubelet tells another InternalIP; somebody takes an annotation away."""
+    found = case(Host("10.9.0.11/24", "10.9.0.12/24"), IP_AUTODETECTION_METHOD="kubernetes-internal-ip")
+
+    async def kubelet(address: str, annotations: dict[str, str] | None = None) -> None:
+        stored = await found.store.get(nodes.KIND, "n1")
+        metadata = stored.value.metadata
+        if annotations is not None:
+            metadata = structs.replace(metadata, annotations=annotations)
+        status = NodeStatus(addresses=(NodeStatusAddress(type="InternalIP", address=address),))
+        new = structs.replace(stored.value, metadata=metadata, status=status)
+        found.node.follow((await found.store.update(nodes.KIND, stored, new)).value)
+
+    async def noted(text: str) -> None:
+        async with asyncio.timeout(10):
+            while await found.notes() != {"IPv4Address": text}:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0)
+
+    await found.store.create(nodes.KIND, Node(metadata=ObjectMeta(name="n1")))
+    await kubelet("10.9.0.11")
+    await found.node.introduce()
+    async with running(found.node.keep):
+        await noted("10.9.0.11/24")
+        await kubelet("10.9.0.12")
+        await noted("10.9.0.12/24")
+        await kubelet("10.9.0.12", {})
+        await noted("10.9.0.12/24")
+
+
+async def test_in_kubernetes_the_node_is_kubelets_to_make(case: Callable[..., Case]) -> None:
+    found = case(Host("10.9.0.11/24"))
+    node = Whereabouts(found.store, structs.replace(found.settings, datastore="kubernetes"), found.host)
+    async with running(node.introduce) as introduced:
+        await until(lambda: node.problem)
+        assert node.problem.endswith("; kubelet registers it; if it has, set NODENAME to the name that it has there")
+        await found.store.create(nodes.KIND, Node(metadata=ObjectMeta(name="n1")))
+        node.moved()
+        await asyncio.wait_for(introduced, 10)
+    assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}
+
+
+async def test_what_a_node_may_not_make_is_shown_and_keeps_it_from_nothing(
+    case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = case(Host("10.9.0.11/24"))
+
+    async def refuse(_: object, kind: Kind[Any], value: object) -> None:
+        raise Unauthorized(f"{kind.name} can't be created: forbidden")
+
+    monkeypatch.setattr(bootstrap, "_create", refuse)
+    for _ in range(2):
+        await asyncio.wait_for(found.node.introduce(), 10)
+    assert len(found.node.forbidden) == 3
+    assert [message.split()[2] for message in caplog.messages] == ["ClusterInformation", "Tier", "IPPool"]
     assert await found.notes() == {"IPv4Address": "10.9.0.11/24"}

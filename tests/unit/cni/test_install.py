@@ -1,24 +1,64 @@
 """The forwarder and the conflist in their places."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
 
 from calipy.__main__ import calipy
+from calipy.cni import install
 from calipy.cni.install import conflist, install_forwarder
+
+ANSWERS = b"""#!/bin/sh
+[ "$CNI_COMMAND" = VERSION ] && echo '{"cniVersion":"0.4.0"}'
+"""
+
+
+def built(path, text=ANSWERS):
+    path.write_bytes(text)
+    path.chmod(0o755)
+    return path
 
 
 def test_the_forwarder_is_replaced(tmp_path):
-    source = tmp_path / "built"
-    source.write_bytes(b"\x7fELF new")
+    source = built(tmp_path / "built")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "calipy-cni").write_bytes(b"old")
     place = install_forwarder(str(tmp_path / "bin"), str(source))
     assert place == str(tmp_path / "bin" / "calipy-cni")
-    assert (tmp_path / "bin" / "calipy-cni").read_bytes() == b"\x7fELF new"
+    assert (tmp_path / "bin" / "calipy-cni").read_bytes() == ANSWERS
     assert (tmp_path / "bin" / "calipy-cni").stat().st_mode & 0o777 == 0o755
     assert len(list((tmp_path / "bin").iterdir())) == 1
+
+
+def test_one_that_is_there_may_stay(tmp_path):
+    source, variables = str(built(tmp_path / "built")), {"CALIPY_CNI_BIN_DIR": f"{tmp_path}/bin"}
+    for old, update, now in ((None, "false", ANSWERS), (b"old", "false", b"old"), (b"old", "true", ANSWERS)):
+        if old is not None:
+            (tmp_path / "bin" / "calipy-cni").write_bytes(old)
+        environment = {**variables, "UPDATE_CNI_BINARIES": update}
+        done = CliRunner().invoke(calipy, ["install-cni", "--forwarder", source], env=environment)
+        assert (done.exit_code, done.output) == (0, f"{tmp_path}/bin/calipy-cni\n")
+        assert (tmp_path / "bin" / "calipy-cni").read_bytes() == now
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\x7fELF of another machine", "Exec format error"),
+        (b"#!/bin/sh\necho hello\n", "it answers VERSION with b'hello\\n'"),
+        (b"#!/bin/sh\nexec sleep 60\n", "no answer within 0.2 s"),
+    ],
+)
+def test_a_forwarder_that_does_not_run_here_replaces_none(tmp_path, monkeypatch, text, said):
+    monkeypatch.setattr(install, "_TRY_S", 0.2)
+    (tmp_path / "calipy-cni").write_bytes(b"old")
+    source = built(tmp_path / "built", text)
+    done = CliRunner().invoke(calipy, ["install-cni", str(tmp_path), "--forwarder", str(source)])
+    assert done.exit_code == 1
+    assert done.output == f"Error: {source}: {said}; is it built for this machine, {os.uname().machine}?\n"
+    assert (tmp_path / "calipy-cni").read_bytes() == b"old"
 
 
 def test_a_forwarder_that_is_not_built(tmp_path):
@@ -38,7 +78,7 @@ def test_the_command_says_what_is_wrong(tmp_path):
 
 def test_the_command_names_a_folder_that_is_none(tmp_path):
     (tmp_path / "bin").write_bytes(b"")
-    (tmp_path / "built").write_bytes(b"ELF")
+    built(tmp_path / "built")
     done = CliRunner().invoke(calipy, ["install-cni", f"{tmp_path}/bin", "--forwarder", f"{tmp_path}/built"])
     assert (done.exit_code, done.output) == (
         1,

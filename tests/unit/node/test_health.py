@@ -50,6 +50,18 @@ async def test_what_is_not_ready_fails_readiness_and_not_liveness() -> None:
     assert (await asked(health, "/liveness"))[0] == 200
 
 
+async def test_one_reporter_alone_may_be_asked_for_or_all_the_others() -> None:
+    health = Health()
+    health.ready["BGP"] = lambda: "no session is up"
+    health.ready["Datastore"] = lambda: ""
+    assert [(await asked(health, path))[0] for path in ("/readiness", "/readiness?without=BGP")] == [503, 200]
+    assert [(await asked(health, f"/readiness?only={name}"))[0] for name in ("BGP", "Datastore", "X")] == [
+        503,
+        200,
+        204,
+    ]
+
+
 def test_the_table() -> None:
     rows = (
         Row(component="CalculationGraph", timeout_s=30.0, overridden=False, live="", ready="not in sync"),
