@@ -10,6 +10,7 @@ from calipy.explain.report import DriverReport, EndpointReport, NodeReport, Rout
 from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
 from calipy.model.routes import NextHop, Route
+from calipy.node.check import Finding
 from calipy.telemetry import Health
 
 
@@ -26,6 +27,7 @@ class Answers:
         refused: Callable[[], Mapping[str, str]],
         sessions: Callable[[], tuple[SessionReport, ...]],
         repairs: Callable[[], Mapping[str, int]],
+        findings: Callable[[], tuple[Finding, ...]],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -35,6 +37,7 @@ class Answers:
         self._refused = refused
         self._sessions = sessions
         self._repairs = repairs
+        self._findings = findings
 
     def by_name(self) -> dict[str, Answer]:
         """What `explain.query.serve` takes."""
@@ -44,6 +47,7 @@ class Answers:
             "endpoints": self.endpoints,
             "sessions": self._sessions,
             "programmed": self.programmed,
+            "checks": self._findings,
         }
 
     def status(self) -> NodeReport:
@@ -63,6 +67,7 @@ class Answers:
             ),
             compiled=self._engine.planner.compiled,
             repairs=self._repairs(),
+            findings=self._findings(),
         )
 
     def programmed(self) -> Mapping[str, int]:

@@ -27,6 +27,7 @@ from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
+from calipy.agent.node_checks import node_checks
 from calipy.agent.own_addresses import OwnAddresses
 from calipy.agent.servers import servers
 from calipy.agent.whereabouts import Whereabouts
@@ -158,12 +159,15 @@ class Agent:
         allocator = Allocator(store, self.settings.node, feed, time.time)
         bgp = Bgp(self.settings, store, feed, engine.endpoints, engine.dataplane, engine.calculator.post, self.metrics)
         own = OwnAddresses(store, feed, allocator, self.settings.node)
+        self.checks = node_checks(engine, feed)
         attachments = await self._once(self._attachments)
         site = self._site(store, feed, allocator, attachments)
         removals = Removals(site)
         WithoutEffect().follow(feed)
         self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
+        figures.publish_checks(self.metrics, self.health, self.checks)
+        feed.listen(self.checks.heard)
         feed.on_news = engine.policy_times.heard
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp).by_name()))
         start(Server(self._path("cni.sock"), Dispatcher(site, removals, self._observe)).run())
@@ -180,6 +184,7 @@ class Agent:
         start(self._reporter(store, feed).run())
         start(clock.read_kernel_again(engine.dataplane))
         await engine.dataplane.first_apply.wait()
+        start(self.checks.run())
         start(own.run(self._tell_mtu))
         await self._open_for_pods()
         start(self._keep_ready())
@@ -256,6 +261,7 @@ class Agent:
             refused=lambda: {str(key): why for key, why in feed.refused.items()},
             sessions=bgp.sessions,
             repairs=lambda: dict(self.repairs),
+            findings=lambda: self.checks.findings,
         )
 
     def _reporter(self, store: Store, feed: Feed) -> Reporter:
