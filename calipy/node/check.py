@@ -14,7 +14,7 @@ from msgspec import Struct
 from calipy.netlink import nf_tables as nft
 from calipy.node.foreign_rules import ForeignRule, Said
 from calipy.node.rulesets import FAMILIES, Ruleset, TableKey
-from calipy.node.ways import FORWARDED, Hold, Hook, Pods, Way, both, covers, either, ways
+from calipy.node.ways import FORWARDED, Hold, Hook, Pods, Way, at, both, covers, either, ways
 from calipy.resources.cidrs import family_of
 
 Severity = Literal["error", "warning", "notice"]
@@ -122,18 +122,23 @@ class _Table:
     def findings(self) -> Iterator[Finding | None]:
         """Of this table."""
         for chain in self._chains.values():
-            if chain.hook is not None:
-                for way in self._ways:
-                    if self._sees(chain, chain.hook, way):
-                        yield from _Walk(self, chain, way).run()
+            hook = self._hook(chain)
+            for way in self._ways if hook is not None else ():
+                if hook in way.hooks and self._sees(chain, hook, way):
+                    yield from _Walk(self, chain, at(way, hook)).run()
         for (chain_name, rule), dropped in self._dropped.items():
             yield self._finding(chain_name, rule, dropped)
 
-    def _sees(self, chain: nft.ChainRecord, at: nft.Hook, way: Way) -> bool:
-        """True if packets of a way come through a base chain."""
-        family = self._key[0]
-        hook = _DEVICE_HOOKS.get((family, at.number)) or (None if family == nft.NETDEV else _HOOKS.get(at.number))
-        if hook not in way.hooks or way.family not in _FAMILY_OF[family]:
+    def _hook(self, chain: nft.ChainRecord) -> Hook | None:
+        """Where packets come into a chain by themselves; None: nowhere, or where no pod's packet comes by."""
+        if chain.hook is None:
+            return None
+        known = _DEVICE_HOOKS.get((self._key[0], chain.hook.number))
+        return known if known or self._key[0] == nft.NETDEV else _HOOKS.get(chain.hook.number)
+
+    def _sees(self, chain: nft.ChainRecord, hook: Hook, way: Way) -> bool:
+        """True if packets of a way come through a base chain at one of its hooks."""
+        if way.family not in _FAMILY_OF[self._key[0]]:
             return False
         if hook not in ("ingress", "egress"):
             return True

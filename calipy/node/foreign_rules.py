@@ -16,7 +16,6 @@ from calipy.netlink import attributes as nla
 from calipy.netlink import nf_tables as nft
 from calipy.node.rulesets import Ruleset, TableKey
 from calipy.node.ways import (
-    NOTHING,
     Field,
     Hold,
     Range,
@@ -440,8 +439,6 @@ def _met(test: _Test, registers: Mapping[int, Field]) -> Hold:
     if test.entries is None:
         return "unread"
     first = registers.get(test.word, _UNREAD)
-    if first is NOTHING:
-        return "never"
     if isinstance(first, Vague) or not test.entries:
         met: Hold = first.hold if isinstance(first, Vague) and test.entries else "never"
     elif len(test.entries[0].low) == first.size:

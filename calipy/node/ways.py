@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 Hold = Literal["always", "some", "unread", "far", "never"]
 """For which of a way's packets a test holds. `unread`: nobody can say; `far`: for a few, by where they come from or go
@@ -102,8 +102,6 @@ class Vague(Struct, frozen=True, gc=False):
 
 
 Field = Value | Vague
-NOTHING = Vague("never")
-"""A field that the packet doesn't have here: the kernel ends a rule that asks for it."""
 
 
 class Way(Struct, frozen=True, gc=False, kw_only=True):
@@ -143,6 +141,16 @@ class Pods(Struct, frozen=True, gc=False, kw_only=True):
     """Index -> name of all its interfaces."""
     to_node: bool = False
     """True if pods may talk to the node (defaultEndpointToHostAction ACCEPT)."""
+
+
+def at(way: Way, hook: Hook) -> Way:
+    """What of a way's packets is known at a hook: by which device they leave not before it is decided. What isn't there
+    has an empty name and the index 0."""
+    if hook in ("ingress", "prerouting", "input"):
+        return structs.replace(way, outgoing=_named(()), outgoing_index=_numbered((), {}))
+    if hook == "egress":
+        return structs.replace(way, incoming=_named(()), incoming_index=_numbered((), {}))
+    return way
 
 
 def ways(pods: Pods) -> Iterator[Way]:
@@ -240,7 +248,7 @@ def covers(devices: Iterable[str], name: str) -> bool:
 
 def _named(devices: tuple[str, ...]) -> Field:
     if not devices:
-        return NOTHING
+        return exactly(bytes(NAME_SIZE))
     exact, begins = (
         [each for each in devices if not each.endswith("*")],
         [each for each in devices if each.endswith("*")],
@@ -252,7 +260,7 @@ def _named(devices: tuple[str, ...]) -> Field:
 
 def _numbered(devices: tuple[str, ...], links: Mapping[int, str]) -> Field:
     if not devices:
-        return NOTHING
+        return host_order(0)
     return host_order(*(index for index, name in links.items() if covers(devices, name)))
 
 

@@ -247,6 +247,22 @@ CASES: list[tuple[str, World, list[tuple[str, str]]]] = [
         world((*out("cali*"), DROP), hook="output"),
         [("error", "drops what goes from this node to its pods (IPv4 and IPv6)")],
     ),
+    (
+        "output asks for no pod's interface",
+        world((*name("cali*", operator=nft.NOT_EQUAL), DROP), hook="output"),
+        [("error", "drops what goes from this node to its pods (IPv4 and IPv6)")],
+    ),
+    ("prerouting asks where it leaves", world((*out("cali*"), DROP), hook="prerouting"), []),
+    (
+        "prerouting asks where it doesn't leave",
+        world((*out("lo", nft.NOT_EQUAL), *name("cali*"), DROP), hook="prerouting"),
+        [("error", f"drops what goes {FROM} (IPv4 and IPv6)")],
+    ),
+    (
+        "iptables: what belongs to no connection, inverted",
+        World("filter", nft.IPV4).base("FORWARD").rule("FORWARD", conntrack(1, inverted=True), *name("cali*"), DROP),
+        [("error", f"drops what goes {FROM} (IPv4)")],
+    ),
     ("output asks for an incoming interface", world((*name("cali*"), DROP), hook="output"), []),
     (
         "a table of IPv6",
