@@ -18,6 +18,7 @@ from calipy.explain.report import (
 from calipy.felix.engine import Engine
 from calipy.felix.plans import route_owner
 from calipy.model.routes import NextHop, Route
+from calipy.node.check import Finding
 from calipy.telemetry import Health
 
 
@@ -35,6 +36,7 @@ class Answers:
         sessions: Callable[[], tuple[SessionReport, ...]],
         repairs: Callable[[], Mapping[str, int]],
         addresses: Callable[[], tuple[AddressReport, ...]],
+        findings: Callable[[], tuple[Finding, ...]],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -45,6 +47,7 @@ class Answers:
         self._sessions = sessions
         self._repairs = repairs
         self._addresses = addresses
+        self._findings = findings
 
     def by_name(self) -> dict[str, Answer]:
         """What `explain.query.serve` takes."""
@@ -55,6 +58,7 @@ class Answers:
             "sessions": self._sessions,
             "programmed": self.programmed,
             "addresses": self._addresses,
+            "checks": self._findings,
         }
 
     def status(self) -> NodeReport:
@@ -74,6 +78,7 @@ class Answers:
             ),
             compiled=self._engine.planner.compiled,
             repairs=self._repairs(),
+            findings=self._findings(),
         )
 
     def programmed(self) -> Mapping[str, int]:

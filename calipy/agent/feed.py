@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from calipy.datastore.batches import Batch
@@ -37,6 +38,8 @@ class Source(Protocol):
 
 log = logging.getLogger("calipy.agent.feed")
 R = TypeVar("R", bound=Resource)
+SLICE_S = 0.005
+"""How long judging what the store tells may hold the loop in one go."""
 
 IDLE = (
     "HostEndpoint", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy",
@@ -90,10 +93,16 @@ class Feed(Inputs):
         """Follows the mirror without end."""
         async for batch in self._mirror.batches():
             with self.pulse.turn():
-                self._hand_on(batch, post)
+                await self._hand_on(batch, post)
 
-    def _hand_on(self, batch: Batch, post: Callable[[Sequence[Event]], object]) -> None:
-        events = self._take(batch)
+    async def _hand_on(self, batch: Batch, post: Callable[[Sequence[Event]], object]) -> None:
+        events: list[Event] = []
+        until = time.monotonic() + SLICE_S
+        for some in self._take(batch):
+            events += some
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + SLICE_S
         if events:
             if self.in_sync.is_set():
                 self.on_news(events, batch.since_s)
@@ -104,21 +113,20 @@ class Feed(Inputs):
             for listener in self._listeners:
                 listener(changed)
 
-    def _take(self, batch: Batch) -> list[Event]:
-        events: list[Event] = []
+    def _take(self, batch: Batch) -> Iterator[Sequence[Event]]:
+        """What a batch leads to, object by object: a listing may be long."""
         for event in batch.events:
             if event.object is None:
                 continue
             kind = event.object.key.kind
             self.newest[kind] = max(event.revision, self.newest.get(kind, 0))
             if event.type == "deleted":
-                events += self._gone(event.object.key, event.revision)
+                yield self._gone(event.object.key, event.revision)
             else:
-                events += self._put(event.object)
+                yield self._put(event.object)
         if any(event.object and event.object.key.kind == "IPPool" for event in batch.events):
-            events += self._settle_pools(batch.revisions.get("IPPool", 0))
-        events.extend(Bookmark(kind, revision) for kind, revision in batch.revisions.items())
-        return events
+            yield self._settle_pools(batch.revisions.get("IPPool", 0))
+        yield [Bookmark(kind, revision) for kind, revision in batch.revisions.items()]
 
     def _gone(self, key: Key, revision: int) -> list[Event]:
         self._refused.pop(key, None)

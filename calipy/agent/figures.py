@@ -10,6 +10,8 @@ from calipy.datastore.mirror import Mirror
 from calipy.felix.dataplane import Dataplane
 from calipy.felix.engine import Engine
 from calipy.felix.recheck import Recheck
+from calipy.node.check import REPORTER
+from calipy.node.checking import Checks
 from calipy.resources import pods
 from calipy.telemetry import Health, Heartbeat, Metrics
 
@@ -46,6 +48,17 @@ def publish_recheck(metrics: Metrics, recheck: Recheck) -> None:
         ("calipy_policy_recheck_flows_reprieved", "Cut connections that may begin anew.", "reprieved"),
     ):
         metrics.counted(name, meaning, lambda what=attribute: {"": getattr(recheck, what)})  # type: ignore[misc]
+
+
+def publish_checks(metrics: Metrics, health: Health, checks: Checks) -> None:
+    """What is wrong with the host keeps nothing from being ready: it is named."""
+    health.ready[REPORTER], health.degraded[REPORTER] = lambda: "", checks.problem
+    metrics.counted_gauge(
+        "calipy_check_findings",
+        "What is wrong with this host, by check: errors and warnings.",
+        checks.by_check,
+        "check",
+    )
 
 
 def publish_store(metrics: Metrics, feed: Feed, mirror: Mirror) -> None:

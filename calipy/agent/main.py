@@ -27,6 +27,7 @@ from calipy.agent.flow_judge import recheck
 from calipy.agent.host_files import HostFiles
 from calipy.agent.joints import FlushedFlows, ProgrammedEndpoints, WorkloadLinks, reconnections
 from calipy.agent.live import LiveSettings
+from calipy.agent.node_checks import node_checks
 from calipy.agent.own_addresses import OwnAddresses, PodCidrs
 from calipy.agent.servers import servers
 from calipy.agent.whereabouts import Whereabouts
@@ -163,12 +164,15 @@ class Agent:
         allocator = Allocator(store, self.settings.node, inputs, time.time)
         bgp = Bgp(self.settings, store, feed, engine.endpoints, engine.dataplane, engine.calculator.post, self.metrics)
         own = OwnAddresses(store, feed, allocator, self.settings.node)
+        self.checks = node_checks(engine, feed)
         attachments = await self._once(self._attachments)
         site = self._site(store, feed, allocator, attachments)
         removals = Removals(site)
         WithoutEffect().follow(feed)
         self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
+        figures.publish_checks(self.metrics, self.health, self.checks)
+        feed.listen(self.checks.heard)
         feed.on_news = engine.policy_times.heard
         feed.listen(lambda kinds: whereabouts.follow(feed.node()) if nodes.KIND.name in kinds else None)
         start(query.serve(self._path("query.sock"), self._answers(feed, bgp, whereabouts).by_name()))
@@ -186,6 +190,7 @@ class Agent:
         start(self._reporter(store, feed).run())
         start(clock.read_kernel_again(engine.dataplane))
         await engine.dataplane.first_apply.wait()
+        start(self.checks.run())
         start(own.run(self._tell_mtu))
         await self._open_for_pods()
         start(self._keep_ready())
@@ -275,6 +280,7 @@ class Agent:
             sessions=bgp.sessions,
             repairs=lambda: dict(self.repairs),
             addresses=whereabouts.reports,
+            findings=lambda: self.checks.findings,
         )
 
     def _reporter(self, store: Store, feed: Feed) -> Reporter:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from calipy.node.check import Finding
+
 
 class SessionReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """A BGP session."""
@@ -107,6 +109,8 @@ class NodeReport(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """Owners whose rules were compiled since the agent's start."""
     repairs: Mapping[str, int] = {}
     """Foreign changes that were noticed, by driver."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with its host, the worst first."""
 
 
 def word(kind: str, name: str, peers: Mapping[str, str] | None = None) -> str:

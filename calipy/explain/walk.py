@@ -64,6 +64,7 @@ End = Literal["accept", "drop", "reject"]
 
 _Outcome = End | Literal["on", "back"]
 """What follows a rule: an end, the next rule, or the chain that led here."""
+_Numbered = tuple[int, Rule, tuple[Match, ...]]
 _Plain = Accept | Drop | Reject | Return | Jump | Goto | Pass | ClearMark | Log | NoTrack | Masquerade | SourceNat
 """Actions that no map has to be asked for."""
 
@@ -136,6 +137,9 @@ class Walk(Struct, frozen=True, gc=False, kw_only=True):
     """All rules that held for it, in order."""
     mark: int
     """At the end."""
+    asked: frozenset[Side] = frozenset()
+    """The sides whose ports, or as `source` ICMP's type and code, some rule has asked for: a packet that differs from
+    this one in others goes the same way."""
 
     @property
     def allowed(self) -> bool:
@@ -202,6 +206,7 @@ class Ruleset:
             for name, chain in chains.items()
             if chain.hook is not None
         )  # fmt: skip
+        self._sorted: dict[tuple[str, int, int], tuple[Chain, tuple[_Numbered, ...]]] = {}
 
     def walk(self, packet: Crossing) -> Walk:
         """The packet's way from hook to hook until something stops it. Raises Broken."""
@@ -222,6 +227,17 @@ class Ruleset:
         if not isinstance(found, Chain):
             raise Broken(f"chain {name} isn't there")
         return found
+
+    def rules(self, name: str, family: int, protocol: int) -> tuple[_Numbered, ...]:
+        """The rules of a chain that may hold for packets of a family and a protocol, each with its place in the chain
+        and the matches that are left to be tried. Raises Broken."""
+        chain, key = self.chain(name), (name, family, protocol)
+        known = self._sorted.get(key)
+        if known is None or known[0] is not chain:
+            found = ((number, rule, _left(rule, family, protocol)) for number, rule in enumerate(chain.rules))
+            known = chain, tuple((number, rule, left) for number, rule, left in found if left is not None)
+            self._sorted[key] = known
+        return known[1]
 
     def element(self, set_name: str, key: str) -> Element | None:
         """What lies under a key in a set of many owners. Raises Broken."""
@@ -247,6 +263,27 @@ class Ruleset:
         return found
 
 
+def _left(rule: Rule, family: int, protocol: int) -> tuple[Match, ...] | None:
+    """What a rule asks besides family and protocol; None where those rule it out."""
+    left: list[Match] = []
+    for match in rule.matches:
+        if isinstance(match, Family):
+            if match.family != family:
+                return None
+        elif isinstance(match, Protocol):
+            if (match.number == protocol) == match.negated:
+                return None
+        elif isinstance(match, AddressMatch) and _family(match) != family:
+            return None
+        else:
+            left.append(match)
+    return tuple(left)
+
+
+def _family(match: AddressMatch) -> int:
+    return family_of(match.address) if isinstance(match, Address) else match.family
+
+
 @lru_cache(_FEW)
 def _covering(address: str) -> tuple[str, ...]:
     """The members that an address may be in a set of prefixes by: itself, however it is written, and each prefix that
@@ -270,10 +307,20 @@ class _Way:
         self._state = packet.state
         self._mark = packet.mark
         self._trace: list[Visit] = []
+        self._asked: set[Side] = set()
+        packet_ = packet.packet
+        self._key = packet_.family, packet_.protocol
+        self._addresses = {
+            "source": str(ipaddress.ip_address(packet_.source)),
+            "destination": str(ipaddress.ip_address(packet_.destination)),
+        }
 
     def walk(self, endings: list[Ending]) -> Walk:
         """What it has come to."""
-        return Walk(crossing=self._crossing, endings=tuple(endings), trace=tuple(self._trace), mark=self._mark)
+        return Walk(
+            crossing=self._crossing, endings=tuple(endings), trace=tuple(self._trace), mark=self._mark,
+            asked=frozenset(self._asked),
+        )  # fmt: skip
 
     def base(self, name: str) -> Ending:
         """Through a base chain."""
@@ -287,8 +334,8 @@ class _Way:
         """What a chain comes to; None where it leaves the rest to the one that led here."""
         if depth > _DEEPEST:
             raise Broken(f"chain {name} is reached by more than {_DEEPEST} jumps")
-        for number, rule in enumerate(self._rules.chain(name).rules):
-            action = self._said(rule)
+        for number, rule, matches in self._rules.rules(name, *self._key):
+            action = self._said(rule, matches)
             if action is None:
                 continue
             self._trace.append(Visit(chain=name, number=number, rule=rule))
@@ -297,10 +344,11 @@ class _Way:
                 return None if outcome == "back" else outcome
         return None
 
-    def _said(self, rule: Rule) -> _Plain | None:
-        """What a rule says of the packet; None where it says nothing."""
-        if not all(self._holds(match) for match in rule.matches):
-            return None
+    def _said(self, rule: Rule, matches: tuple[Match, ...]) -> _Plain | None:
+        """What a rule says of the packet; None where it says nothing. `matches`: those that aren't known to hold."""
+        for match in matches:
+            if not self._holds(match):
+                return None
         action = rule.action
         if not isinstance(action, Dispatch):
             return action
@@ -366,10 +414,7 @@ class _Way:
 
     def _addressed(self, match: AddressMatch) -> bool:
         """Of another family, it holds for nobody, negated or not."""
-        family = family_of(match.address) if isinstance(match, Address) else match.family
-        if family != self._packet.family:
-            return False
-        return self._is_addressed(match) != match.negated
+        return _family(match) == self._key[0] and self._is_addressed(match) != match.negated
 
     def _is_addressed(self, match: AddressMatch) -> bool:
         match match:
@@ -388,8 +433,7 @@ class _Way:
                 assert_never(match)
 
     def _address(self, side: Side) -> str:
-        packet = self._packet
-        return str(ipaddress.ip_address(packet.source if side == "source" else packet.destination))
+        return self._addresses[side]
 
     def _transported(self, match: TransportMatch) -> bool:
         """As the kernel, it looks at the bytes that stand where ports, or types, would stand; where there are none, it
@@ -413,6 +457,7 @@ class _Way:
     def _word(self, side: Side) -> int | None:
         """The transport header's first two bytes, or, of the destination, the next two; None where they aren't told."""
         packet = self._packet
+        self._asked.add(side)
         if packet.protocol in _WITH_PORTS:
             return packet.source_port if side == "source" else packet.destination_port
         if packet.protocol in _ICMP and side == "source":

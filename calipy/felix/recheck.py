@@ -1,9 +1,10 @@
 """policyRecheck: established connections that a change of policy forbids are cut; Calico keeps them.
 
 Once a change is committed, the tracked flows of the endpoints that it concerns are judged anew, each by its first
-packet. Those that would be denied now are marked, and a barrier drops what is marked, in both directions. To delete
-them would not be enough: the next packet of the side that may talk to the other would begin a flow of its own, and
-what the forbidden side sends would be answers. A marked flow that is allowed again is deleted: it begins anew.
+packet; where addresses have come to a set, or left it, the flows of those alone. Those that would be denied now are
+marked, and a barrier drops what is marked, in both directions. To delete them would not be enough: the next packet of
+the side that may talk to the other would begin a flow of its own, and what the forbidden side sends would be answers. A
+marked flow that is allowed again is deleted: it begins anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
-from calipy.felix.calc.change import Change
+from msgspec import Struct, field
+
+from calipy.felix.calc.change import Change, SetDelta
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Dataplane
 from calipy.felix.objects import Owner
@@ -39,6 +42,34 @@ _MOST = 500
 
 Judge = Callable[[Flow], bool]
 """Whether a flow's first packet would be allowed now."""
+
+
+class Judges(Protocol):
+    """Who makes judges by the rules in force."""
+
+    def __call__(self) -> Judge:
+        """One that is right until the next await; it may be the last one, where nothing has moved."""
+        ...
+
+    def forget(self) -> None:
+        """What the judges go by has moved, or nobody will ask soon."""
+        ...
+
+
+class Concerned(Struct, gc=False):
+    """Whose flows are to be judged."""
+
+    endpoints: set[EndpointId] = field(default_factory=set)
+    addresses: set[str] = field(default_factory=set)
+    """Peers': they have come to a set, or left it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.endpoints or self.addresses)
+
+    def add(self, other: Concerned) -> None:
+        """Theirs, too."""
+        self.endpoints |= other.endpoints
+        self.addresses |= other.addresses
 
 
 class Flows(Protocol):
@@ -107,14 +138,27 @@ class Governed:
         if owners:
             self._owners[id_] = owners
 
-    def concerned(self, change: Change, planner: Planner) -> set[EndpointId]:
-        """The endpoints for whose flows a change may mean something: those that it names, those that are governed by
-        what it names, and those whose policies or profiles use a set that it names. `planner` knows who uses which."""
+    def concerned(self, change: Change, planner: Planner) -> Concerned:
+        """For whose flows a change may mean something: the endpoints that it names, those that are governed by what it
+        names, and those whose policies or profiles use a set that it names; where that has but other members, which
+        are addresses, those. `planner` knows who uses which set."""
         owners = {*map(policy_owner, change.policies), *map(profile_owner, change.profiles)}
+        addresses: set[str] = set()
         for key in {**change.sets, **change.members}:
-            owners.update(planner.users(set_owner(key)))
+            users = tuple(planner.users(set_owner(key)))
+            moved = None if key in change.sets else _addresses(change.members[key])
+            if moved is None:
+                owners.update(users)
+            elif any(user in self._endpoints for user in users):
+                addresses |= moved
         found = {id_ for id_, endpoint in change.endpoints.items() if endpoint is not None}
-        return found.union(*(self._endpoints.get(owner, ()) for owner in owners))
+        return Concerned(found.union(*(self._endpoints.get(owner, ()) for owner in owners)), addresses)
+
+
+def _addresses(delta: SetDelta) -> set[str] | None:
+    """Those of the members that have moved, ports aside; None where networks are among them."""
+    moved = {member.partition(",")[0] for members in (delta.added, delta.removed) for member in members}
+    return None if any("/" in member for member in moved) else moved
 
 
 def _governing(endpoint: WorkloadEndpoint) -> Iterator[Owner]:
@@ -134,12 +178,12 @@ class Recheck:
         kernel: Flows,
         barrier: Marks,
         thread: Executor,
-        judge: Callable[[], Judge],
+        judges: Judges,
         *,
         every_s: float = EVERY_S,
     ) -> None:
         """`rules` names the driver whose rules are in force; `inventory` is dumped on `thread` while `kernel` marks and
-        deletes on the loop: two sockets. `judge` makes a judge by the rules in force, used before the next await."""
+        deletes on the loop: two sockets."""
         self._dataplane = dataplane
         self._rules = rules
         self._inventory = inventory
@@ -148,13 +192,15 @@ class Recheck:
         self._mark = 0
         """What the barrier goes by; 0: not raised yet."""
         self._thread = thread
-        self._judge = judge
+        self._judges = judges
         self._every_s = every_s
         self._enabled = False
         self._governed = Governed()
-        self._waiting: set[EndpointId] = set()
+        self._waiting = Concerned()
         self._last_s: dict[EndpointId, float] = {}
         """When an endpoint's flows were judged last."""
+        self._addresses_s = 0.0
+        """When peers' were."""
         self._wake = asyncio.Event()
         self._wake.set()  # an agent before this one may have left its barrier
         self.pulse = Pulse()
@@ -169,29 +215,33 @@ class Recheck:
         log.info("policyRecheck is %s", setting)
         self._mark = 0
         self._wake.set()
-        self._governed, self._waiting, self._last_s = Governed(), set(), {}
+        self._governed, self._waiting, self._last_s = Governed(), Concerned(), {}
         state = self._dataplane.state
         if self._enabled and state is not None:
             self._put(state.endpoints)
-            self._wait(set(state.endpoints))
+            self._wait(Concerned(set(state.endpoints)))
 
     def committed(self, change: Change) -> None:
         """The kernel has the rules that follow from a change."""
+        self._judges.forget()
         if not self._enabled:
             return
         self._put(change.endpoints)
+        state = self._dataplane.state
+        if change.settings is not None and state is not None:
+            self._wait(Concerned(set(state.endpoints)))
         self._wait(self._governed.concerned(change, self._dataplane.area(self._rules).planner))
 
     def _put(self, endpoints: Mapping[EndpointId, WorkloadEndpoint | None]) -> None:
         for id_, endpoint in endpoints.items():
             self._governed.put(id_, endpoint)
             if endpoint is None:
-                self._waiting.discard(id_)
+                self._waiting.endpoints.discard(id_)
                 self._last_s.pop(id_, None)
 
-    def _wait(self, concerned: set[EndpointId]) -> None:
+    def _wait(self, concerned: Concerned) -> None:
         if concerned:
-            self._waiting |= concerned
+            self._waiting.add(concerned)
             self._wake.set()
 
     def close(self) -> None:
@@ -215,34 +265,39 @@ class Recheck:
                     await self._look(due)
             if self._waiting:
                 now = time.monotonic()
-                again = min(self._last_s.get(id_, now) for id_ in self._waiting) + self._every_s
+                last = min((self._last_s.get(id_, now) for id_ in self._waiting.endpoints), default=now)
+                again = min(last, self._addresses_s if self._waiting.addresses else now) + self._every_s
                 later = asyncio.get_running_loop().call_later(max(0.0, again - now), self._wake.set)
 
-    def _due(self) -> set[EndpointId]:
-        """Of those that wait, the endpoints that were last looked at long enough ago."""
+    def _due(self) -> Concerned:
+        """Of those that wait, the ones that were last looked at long enough ago."""
         before = time.monotonic() - self._every_s
-        return {id_ for id_ in self._waiting if self._last_s.get(id_, before) <= before}
+        endpoints = {id_ for id_ in self._waiting.endpoints if self._last_s.get(id_, before) <= before}
+        return Concerned(endpoints, self._waiting.addresses.copy() if self._addresses_s <= before else set())
 
-    async def _look(self, due: set[EndpointId]) -> None:
+    async def _look(self, due: Concerned) -> None:
         await self._dataplane.at_rest(self._rules)
-        self._waiting -= due
+        self._waiting.endpoints -= due.endpoints
+        self._waiting.addresses -= due.addresses
         began = time.monotonic()
-        self._last_s.update(dict.fromkeys(due, began))
+        self._last_s.update(dict.fromkeys(due.endpoints, began))
+        self._addresses_s = began if due.addresses else self._addresses_s
         state = self._dataplane.state
         assert state is not None
-        addresses = {a for id_ in due if id_ in state.endpoints for a in state.endpoints[id_].addresses}
+        own = {a for id_ in due.endpoints if id_ in state.endpoints for a in state.endpoints[id_].addresses}
         self.passes += 1
         try:
             self._raise(mark_of(state.settings))
         except OSError as error:
             return self._failed("the barrier can't be raised", error, due)
-        found = self._inventory.of(addresses)
+        found = self._inventory.of(own | due.addresses)
         loop = asyncio.get_running_loop()
         try:
             while (some := await loop.run_in_executor(self._thread, _some, found)) is not None:
                 await self._weigh(some, due)
         except OSError as error:
             self._failed("the table of connections can't be read", error, due)
+        self._judges.forget()
 
     def _raise(self, mark: int) -> None:
         if mark != self._mark or not self._barrier.stands:
@@ -255,7 +310,7 @@ class Recheck:
         except OSError as error:
             log.error("%s", error)
 
-    async def _weigh(self, flows: Sequence[bytes], due: set[EndpointId]) -> None:
+    async def _weigh(self, flows: Sequence[bytes], due: Concerned) -> None:
         """Judges flows by the rules in force, in slices; what moves in between counts at once."""
         weighed = 0
         while weighed < len(flows) and self._enabled:
@@ -263,8 +318,8 @@ class Recheck:
             weighed = self._weigh_some(flows, weighed, due)
             await asyncio.sleep(0)
 
-    def _weigh_some(self, flows: Sequence[bytes], start: int, due: set[EndpointId]) -> int:
-        until, judge = time.monotonic() + SLICE_S, self._judge()
+    def _weigh_some(self, flows: Sequence[bytes], start: int, due: Concerned) -> int:
+        until, judge = time.monotonic() + SLICE_S, self._judges()
         forbidden: list[bytes] = []
         reprieved: list[bytes] = []
         for number in range(start, len(flows)):
@@ -282,7 +337,7 @@ class Recheck:
             self._failed("forbidden connections can't be cut", error, due)
         return number + 1
 
-    def _failed(self, what: str, error: OSError, due: set[EndpointId]) -> None:
+    def _failed(self, what: str, error: OSError, due: Concerned) -> None:
         log.error("%s: %s; trying again", what, error)
         self._wait(due)
 

@@ -91,7 +91,7 @@ def status(output: Output) -> None:
     """Show the nodes, and what their agents complain of."""
     rows = _do(views.node_rows(_lab()))
     show(rows, views.NODE_COLUMNS, output)
-    problems = views.problem_rows(rows)
+    problems = views.problem_rows(rows, notices=output == "wide")
     if problems and output != "json":
         click.echo()
         show(problems, views.PROBLEM_COLUMNS, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct, structs
@@ -19,6 +19,7 @@ from calipy.lab.machines import Status as ProcessStatus
 from calipy.lab.pods import sandboxes
 from calipy.lab.reachability import Probe
 from calipy.lab.waiting import together
+from calipy.node.check import REPORTER, Finding
 from calipy.resources import ipam_blocks
 
 _ANSWER_S: Final = 2.0
@@ -42,6 +43,10 @@ class NodeRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     pods: int = 0
     problems: tuple[str, ...] = ()
     """What its agent complains of."""
+    degraded: tuple[str, ...] = ()
+    """What isn't as it is meant to be though it is ready."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the host."""
 
 
 class PodRow(Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -74,21 +79,29 @@ async def _node_row(lab: Lab, name: str) -> NodeRow:
         return row
     processes = await lab.machines[name].processes()
     agent, bgp = processes.get(AGENT), processes.get(BGP)
-    said, problems, sessions = await _said(lab, name) if agent and agent.pid else ("", (), ())
+    row = structs.replace(
+        row, carrier=await lab.carrier(name), agent=_process(agent), bgp=_process(bgp),
+        restarts=sum(part.restarts for part in (agent, bgp) if part),
+    )  # fmt: skip
+    if not agent or not agent.pid:
+        return row
+    try:
+        return told(row, await lab.ask(name, "status", NodeReport, _ANSWER_S))
+    except Unanswered:
+        return structs.replace(row, agent="does not answer")
+
+
+def told(row: NodeRow, report: NodeReport) -> NodeRow:
+    """A node with what its agent says of it. The findings are told one by one."""
     return structs.replace(
-        row, carrier=await lab.carrier(name), agent=said or _process(agent), bgp=_process(bgp), sessions=sessions,
-        restarts=sum(part.restarts for part in (agent, bgp) if part), problems=problems,
+        row, agent="not ready" if report.problems or report.obstacle else "ready", sessions=report.sessions,
+        problems=_complaints(report.problems), findings=report.findings,
+        degraded=_complaints({name: why for name, why in report.degraded.items() if name != REPORTER}),
     )  # fmt: skip
 
 
-async def _said(lab: Lab, name: str) -> tuple[str, tuple[str, ...], tuple[SessionReport, ...]]:
-    """How a node's agent says it is, what it complains of, and its sessions."""
-    try:
-        report = await lab.ask(name, "status", NodeReport, _ANSWER_S)
-    except Unanswered:
-        return "does not answer", (), ()
-    problems = tuple(f"{reporter}: {problem}" for reporter, problem in report.problems.items())
-    return "not ready" if problems or report.obstacle else "ready", problems, report.sessions
+def _complaints(by_reporter: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{reporter}: {problem}" for reporter, problem in by_reporter.items())
 
 
 def _process(status: ProcessStatus | None) -> str:
@@ -148,16 +161,30 @@ class ProblemRow(Struct, frozen=True, gc=False, kw_only=True):
     """One thing that a node's agent complains of."""
 
     node: str
+    severity: str
+    """`not ready`, `degraded`, or a finding's."""
     problem: str
 
 
-def problem_rows(rows: Iterable[NodeRow]) -> tuple[ProblemRow, ...]:
-    """What all nodes' agents complain of."""
-    return tuple(ProblemRow(node=row.node, problem=problem) for row in rows for problem in row.problems)
+def problem_rows(rows: Iterable[NodeRow], *, notices: bool = False) -> tuple[ProblemRow, ...]:
+    """What all nodes' agents complain of, with or without what is only a notice."""
+    return tuple(
+        ProblemRow(node=row.node, severity=severity, problem=problem)
+        for row in rows
+        for severity, problem in _problems(row)
+        if notices or severity != "notice"
+    )
+
+
+def _problems(row: NodeRow) -> Iterator[tuple[str, str]]:
+    yield from (("not ready", problem) for problem in row.problems)
+    yield from (("degraded", problem) for problem in row.degraded)
+    yield from ((finding.severity, str(finding)) for finding in row.findings)
 
 
 PROBLEM_COLUMNS: Final[Sequence[Column[ProblemRow]]] = (
     Column("NODE", lambda row: row.node),
+    Column("SEVERITY", lambda row: row.severity),
     Column("PROBLEM", lambda row: row.problem),
 )
 

@@ -1,7 +1,7 @@
 """nf_tables (linux/netfilter/nf_tables.h): tables, chains, rules, sets, elements and the expressions of rules.
 
-Family inet throughout. Builders give a Message; parsers take the body of a dump's answer. Registers: 1 (16 bytes) is
-where everything is loaded; concatenations go on in 32-bit registers from 8 on.
+What is written is of family inet; what is read may be of any. Builders give a Message; parsers take the body of a
+dump's answer. Registers: 1 (16 bytes) is where everything is loaded; concatenations go on in 32-bit registers from 8.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from msgspec import Struct
 from calipy.netlink import attributes as nla
 from calipy.netlink.messages import APPEND, CREATE, DUMP, Message
 
-INET = 1
+ANY, INET, IPV4, NETDEV, IPV6 = 0, 1, 2, 5, 10
+"""Families of tables (NFPROTO_*); a dump of any gives all."""
 _NFGENMSG = struct.Struct("=BBH")
 _SUBSYSTEM = 10
 _KIND = _SUBSYSTEM << 8
@@ -27,8 +28,9 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 GROUP_NF_TABLES = 7
 """NFNLGRP_NFTABLES: notifications of changes."""
 
-OWNER, PERSIST = 0x2, 0x4
-"""Table flags: only the socket that made it may change it; it outlives that socket (Linux 6.9)."""
+DORMANT, OWNER, PERSIST = 0x1, 0x2, 0x4
+"""Table flags: its chains are asked by nobody; only the socket that made it may change it; it outlives that socket
+(Linux 6.9)."""
 SET_CONSTANT, SET_INTERVAL, SET_MAP, SET_CONCATENATION = 2, 4, 8, 128
 VERDICT_DATA = 0xFFFFFF00
 """NFT_DATA_VERDICT: data type of a verdict map."""
@@ -59,6 +61,7 @@ class TableRecord(Struct, frozen=True, gc=False, kw_only=True):
     user_data: bytes
     owner: int = 0
     """Netlink port of the socket that owns it; 0 = nobody."""
+    family: int = INET
 
 
 class ChainRecord(Struct, frozen=True, gc=False, kw_only=True):
@@ -68,6 +71,9 @@ class ChainRecord(Struct, frozen=True, gc=False, kw_only=True):
     name: str
     hook: Hook | None
     user_data: bytes
+    family: int = INET
+    devices: tuple[str, ...] = ()
+    """Of a hook that belongs to devices: ingress and egress."""
 
 
 class Expression(Struct, frozen=True, gc=False):
@@ -85,6 +91,7 @@ class RuleRecord(Struct, frozen=True, gc=False, kw_only=True):
     handle: int
     expressions: tuple[Expression, ...]
     user_data: bytes
+    family: int = INET
 
 
 class SetRecord(Struct, frozen=True, gc=False, kw_only=True):
@@ -96,6 +103,7 @@ class SetRecord(Struct, frozen=True, gc=False, kw_only=True):
     key_type: int
     key_length: int
     user_data: bytes
+    family: int = INET
 
 
 class Verdict(Struct, frozen=True, gc=False):
@@ -111,6 +119,8 @@ class ElementRecord(Struct, frozen=True, gc=False, kw_only=True):
     key: bytes
     interval_end: bool = False
     verdict: Verdict | None = None
+    key_end: bytes = b""
+    """The last key of a range in a set of concatenations."""
 
 
 # --- batches ---
@@ -263,29 +273,29 @@ def _verdict_head(code: int, rest: int) -> bytes:
 # --- dumps ---
 
 
-def get_tables() -> Message:
-    """Asks for all inet tables."""
-    return _message(_GET_TABLE, DUMP, b"")
+def get_tables(family: int = INET) -> Message:
+    """Asks for all tables of a family."""
+    return _message(_GET_TABLE, DUMP, b"", family)
 
 
-def get_chains() -> Message:
-    """Asks for all inet chains; the kernel does not filter by table."""
-    return _message(_GET_CHAIN, DUMP, b"")
+def get_chains(family: int = INET) -> Message:
+    """Asks for all chains of a family; the kernel does not filter by table."""
+    return _message(_GET_CHAIN, DUMP, b"", family)
 
 
-def get_rules(table_name: str) -> Message:
+def get_rules(table_name: str, family: int = INET) -> Message:
     """Asks for a table's rules."""
-    return _message(_GET_RULE, DUMP, nla.string(1, table_name))
+    return _message(_GET_RULE, DUMP, nla.string(1, table_name), family)
 
 
-def get_sets(table_name: str) -> Message:
+def get_sets(table_name: str, family: int = INET) -> Message:
     """Asks for a table's sets and maps."""
-    return _message(_GET_SET, DUMP, nla.string(1, table_name))
+    return _message(_GET_SET, DUMP, nla.string(1, table_name), family)
 
 
-def get_elements(table_name: str, set_name: str) -> Message:
+def get_elements(table_name: str, set_name: str, family: int = INET) -> Message:
     """Asks for a set's elements."""
-    return _message(_GET_ELEMENT, DUMP, nla.string(1, table_name) + nla.string(2, set_name))
+    return _message(_GET_ELEMENT, DUMP, nla.string(1, table_name) + nla.string(2, set_name), family)
 
 
 def parse_table(body: nla.Data) -> TableRecord:
@@ -296,15 +306,18 @@ def parse_table(body: nla.Data) -> TableRecord:
         flags=nla.as_be32(found[2]) if 2 in found else 0,
         user_data=bytes(found.get(6, b"")),
         owner=nla.as_be32(found[7]) if 7 in found else 0,
+        family=_family(body),
     )
 
 
 def parse_chain(body: nla.Data) -> ChainRecord:
     """A chain."""
     found = _parts(body)
-    hook = None
+    hook: Hook | None = None
+    devices: tuple[str, ...] = ()
     if 4 in found:
         at = nla.attributes(found[4])
+        devices = tuple(_devices(at))
         priority = nla.as_be32(at[2])
         hook = Hook(
             number=nla.as_be32(at[1]),
@@ -313,8 +326,17 @@ def parse_chain(body: nla.Data) -> ChainRecord:
             policy=nla.as_be32(found[5]) if 5 in found else ACCEPT,
         )
     return ChainRecord(
-        table=nla.as_text(found[1]), name=nla.as_text(found[3]), hook=hook, user_data=bytes(found.get(12, b""))
-    )
+        table=nla.as_text(found[1]), name=nla.as_text(found[3]), hook=hook, user_data=bytes(found.get(12, b"")),
+        family=_family(body), devices=devices,
+    )  # fmt: skip
+
+
+def _devices(hook: dict[int, memoryview]) -> Iterator[str]:
+    """Of a hook's attributes: the one device, or the list that newer kernels give."""
+    if 4 in hook:
+        yield from (nla.as_text(name) for _, name in nla.each(hook[4]))
+    elif 3 in hook:
+        yield nla.as_text(hook[3])
 
 
 def parse_rule(body: nla.Data) -> RuleRecord:
@@ -326,6 +348,7 @@ def parse_rule(body: nla.Data) -> RuleRecord:
         handle=nla.as_be64(found[3]),
         expressions=tuple(parse_expressions(found[4])) if 4 in found else (),
         user_data=bytes(found.get(7, b"")),
+        family=_family(body),
     )
 
 
@@ -346,6 +369,7 @@ def parse_set(body: nla.Data) -> SetRecord:
         key_type=nla.as_be32(found[4]),
         key_length=nla.as_be32(found[5]),
         user_data=bytes(found.get(13, b"")),
+        family=_family(body),
     )
 
 
@@ -357,15 +381,17 @@ def parse_elements(body: nla.Data) -> Iterator[ElementRecord]:
         verdict = None
         if 2 in parts:
             data = nla.attributes(parts[2])
-            verdict = _parse_verdict(data[2]) if 2 in data else None
+            verdict = parse_verdict(data[2]) if 2 in data else None
         yield ElementRecord(
             key=bytes(nla.attributes(parts[1])[1]) if 1 in parts else b"",
             interval_end=bool(nla.as_be32(parts[3]) & 1) if 3 in parts else False,
             verdict=verdict,
+            key_end=bytes(nla.attributes(parts[10])[1]) if 10 in parts else b"",
         )
 
 
-def _parse_verdict(data: nla.Data) -> Verdict:
+def parse_verdict(data: nla.Data) -> Verdict:
+    """A verdict's attributes (NFTA_DATA_VERDICT)."""
     found = nla.attributes(data)
     code = nla.as_be32(found[1])
     return Verdict(code - (1 << 32) if code >> 31 else code, nla.as_text(found[2]) if 2 in found else "")
@@ -532,8 +558,12 @@ def parse_comment(user_data: bytes) -> str:
     return ""
 
 
-def _message(kind: int, flags: int, body: bytes) -> Message:
-    return Message(kind, flags, _NFGENMSG.pack(INET, 0, 0) + body)
+def _message(kind: int, flags: int, body: bytes, family: int = INET) -> Message:
+    return Message(kind, flags, _NFGENMSG.pack(family, 0, 0) + body)
+
+
+def _family(body: nla.Data) -> int:
+    return int(_NFGENMSG.unpack_from(body)[0])
 
 
 def _parts(body: nla.Data) -> dict[int, memoryview]:
@@ -544,9 +574,9 @@ def _user_data(kind: int, data: bytes) -> bytes:
     return nla.attribute(kind, data) if data else b""
 
 
-def names_table(body: nla.Data, name: str) -> bool:
-    """True if a notification is about the table of that name or something in it."""
-    if len(body) <= _NFGENMSG.size or _NFGENMSG.unpack_from(body)[0] != INET:
-        return False
+def table_of(kind: int, body: nla.Data) -> tuple[int, str] | None:
+    """Family and name of the table that a notification is about, it or something in it; None where it is about none."""
+    if kind == _NEW_GENERATION or len(body) <= _NFGENMSG.size:
+        return None
     found = _parts(body)
-    return 1 in found and nla.as_text(found[1]) == name
+    return (_family(body), nla.as_text(found[1])) if 1 in found else None

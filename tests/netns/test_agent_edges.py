@@ -14,6 +14,7 @@ import pytest
 
 from calipy.datastore.sqlite import SQLiteStore
 from calipy.explain.report import AddressReport, NodeReport
+from calipy.node.check import Finding
 from calipy.resources import (
     calipy_configurations,
     config_maps,
@@ -434,3 +435,33 @@ async def test_what_a_node_tells_of_itself_and_draws_for_itself_in_a_cluster_of_
     await node.agent.signal(signal.SIGTERM)
     await becomes("True", "CalIPyIsDown")
     await store.close()
+
+
+async def test_a_foreign_table_that_drops_is_named_and_the_node_stays_ready(node: Node) -> None:
+    await node.start(FELIX_HEALTHENABLED="true", FELIX_PROMETHEUSMETRICSENABLED="true")
+    chain = "{ type filter hook forward priority 10; policy drop; }"
+    await node.run("sh", "-c", f"nft add table inet other; nft 'add chain inet other c {chain}'")
+    found: list[Finding] = []
+
+    async def named() -> bool:
+        found[:] = await node.ask("checks", list[Finding])
+        return bool(found)
+
+    await until(named, "the table is found")
+    assert (found[0].severity, found[0].subject) == ("error", "inet other c, policy")
+    status, text = await get(node, "/readiness")
+    assert status == 200
+    assert str(found[0]) in text
+    assert (await node.ask("status", NodeReport)).findings == tuple(found)
+    assert 'calipy_check_findings{check="foreign-drop"} 1.0' in (await get(node, "/metrics", 9091))[1]
+    await node.run("nft", "delete", "table", "inet", "other")
+    found.clear()
+
+    async def forgotten() -> bool:
+        return await node.ask("checks", list[Finding]) == []
+
+    await until(forgotten, "the finding goes with the table")
+    assert "other" not in (await get(node, "/readiness"))[1]
+    log = node.agent.log.read_text()
+    assert log.count("inet other c, policy: drops what goes from and to pods") == 2
+    assert "no longer so: inet other c, policy" in log

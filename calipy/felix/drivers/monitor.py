@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence, Set
 from typing import Protocol
 
 from calipy.felix.calc.settings import FelixSettings
@@ -48,6 +48,7 @@ SLICE_S = 0.005
 _AGAIN_S = 0.5
 """After a reading that the kernel broke off, until the next attempt: nobody tells when it lets us."""
 _OURS = (PROTOCOL_CALIPY, PROTOCOL_BIRD)
+_OWN_TABLE = (nf_tables.INET, "calipy")
 
 _ALL_LINKS = -1
 """NETCONFA_IFINDEX_ALL: the setting of the namespace, not of one link."""
@@ -114,6 +115,8 @@ class Monitor:
         self._route = NetlinkSocket.open(ROUTE, _GROUPS, namespace)
         self._reader = reader or NetlinkSocket.open(ROUTE, namespace=namespace)
         self._netfilter = NetlinkSocket.open(NETFILTER, (nf_tables.GROUP_NF_TABLES,), namespace)
+        self.on_tables: Callable[[Set[tuple[int, str]] | None], None] = lambda tables: None
+        """Called with the tables of packet filters, family and name, that others have changed; None: any of them."""
         self.own_ports: set[int] = {0}
         """Netlink ports whose changes of routes, neighbours and tables are no news; 0 is the kernel's own doing."""
         self.links: dict[int, Link] = {}
@@ -150,6 +153,11 @@ class Monitor:
     def addresses_of(self, index: int) -> frozenset[str]:
         """A link's addresses."""
         return frozenset(address.address for address in self.addresses if address.index == index)
+
+    @property
+    def foreign_routes(self) -> Iterable[ForeignRoute]:
+        """Unicast routes of others."""
+        return self._foreign.values()
 
     @property
     def dumps(self) -> int:
@@ -388,10 +396,12 @@ class Monitor:
         except Overrun:
             self._netfilter.discard()
             self._notice("nftables", "notifications were lost")
+            self.on_tables(None)
             return
-        for packet in packets:
-            if packet.port not in self.own_ports and nf_tables.names_table(packet.body, "calipy"):
-                self._notice("nftables", "table calipy was changed by somebody else")
+        tables = {nf_tables.table_of(p.kind, p.body) for p in packets if p.port not in self.own_ports} - {None}
+        if _OWN_TABLE in tables:
+            self._notice("nftables", "table calipy was changed by somebody else")
+        self.on_tables(tables - {_OWN_TABLE})  # type: ignore[arg-type]
 
     # --- what is ours ---
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from calipy.agent.feed import Feed, watched
+from calipy.datastore.mirror import Mirror
+from calipy.datastore.sqlite import SQLiteStore
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey, apply, everything
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane
@@ -34,6 +39,8 @@ from calipy.model.sets import (
     SetKind,
 )
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
+from calipy.resources import network_policies
+from tests.unit.resources.objects import made
 
 STEP_S = 0.03
 """What one step on the loop may cost here. In the field it is 20 ms; cores that others share count more for it."""
@@ -208,3 +215,78 @@ async def test_a_set_of_fifty_thousand(nodes: Any, namespaces: Any, kind: SetKin
         await again.submit(everything(now))
     assert max(taken) < STEP_S
     assert again.area.writes == 0
+
+
+def stored_policy(number: int) -> Any:
+    """One in a hundred lies in the namespace of the node's own pods, and governs one of them."""
+    allow = [{"action": "Allow", "source": {"selector": f"app == 'a{number % 7}'"}, "protocol": "TCP"}]
+    spec = {"selector": f"app == 'w{number // 100 % 10}'", "types": ["Ingress"], "ingress": allow}
+    namespace = "default" if number % 100 == 0 else f"n{number % 100}"
+    return made(network_policies.KIND, spec, f"p{number}", namespace=namespace)
+
+
+@contextlib.contextmanager
+def single_steps() -> Iterator[list[float]]:
+    """What each single call of the loop has cost, where several parts are at work by turns; as `steps` else."""
+    costs: list[float] = []
+    run = asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        before = time.thread_time()
+        run(handle)
+        costs.append(time.thread_time() - before)
+
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", measured)
+        yield costs
+    gc.unfreeze()
+
+
+def resident() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def test_ten_thousand_policies_of_which_a_hundred_govern_something_here(felix: Any, tmp_path: Path) -> None:
+    """From the store to the kernel: only those have chains, and nobody waits long for the loop."""
+    store = await SQLiteStore.open(tmp_path / "datastore.sqlite3")
+    for number in range(10_000):
+        await store.create(network_policies.KIND, stored_policy(number))
+    node = await felix("n1")
+    for number in range(10):
+        await node.engine.endpoints.add(node.endpoint(f"w{number}", f"10.244.0.{number}"))
+    mirror = Mirror(store, watched())
+    feed = Feed(mirror, "n1")
+    gc.collect()
+    before = resident()
+    began, spent = time.monotonic(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        with single_steps() as taken:
+            following = [group.create_task(mirror.run()), group.create_task(feed.run(node.engine.calculator.post))]
+            await feed.in_sync.wait()
+            await node.settled()
+        took_s, spent_s = time.monotonic() - began, time.process_time() - spent
+        grown = (resident() - before) >> 20
+        print(
+            f"10,000 policies: {took_s:.2f} s, {spent_s:.2f} s CPU, {grown} MiB, longest step {max(taken) * 1e3:.1f} ms"
+        )
+        chains = node.host.run("nft", "list", "table", "inet", "calipy")
+        names = {line.split()[1] for line in chains.splitlines() if line.strip().startswith("chain cali-p")}
+        names -= {"cali-pri-kns.default", "cali-pro-kns.default"}
+        assert names == {f"cali-pi-np/default/p{number}" for number in range(0, 10_000, 100)}
+        state = node.engine.dataplane.state
+        assert (len(state.policies), len(feed.all(network_policies.KIND))) == (100, 10_000)
+        assert max(taken) < 0.02
+        assert grown < 150
+        with single_steps() as taken:
+            stored = await store.get(network_policies.KIND, "p1", "n1")
+            await store.delete(network_policies.KIND, stored)
+            compiled = node.engine.planner.compiled
+            await node.until(lambda: len(feed.all(network_policies.KIND)) == 9_999)
+        assert node.engine.planner.compiled == compiled, "it governs nobody here"
+        assert max(taken) < 0.02
+        for task in following:
+            task.cancel()
+    await store.close()

@@ -135,7 +135,8 @@ class Talks:
         self.open: list[Talk] = []
 
     def where(self, name: str) -> Any:
-        return self.outside if name == "out" else self.node.pods[name].namespace
+        others = {"out": self.outside, "host": self.node.host}
+        return others[name] if name in others else self.node.pods[name].namespace
 
     async def start(self, protocol: str, family: int, source: str, target: str, address: str, real: str = "") -> Talk:
         talk = Talk(protocol, family, self.where(source), self.where(target), address, real)
@@ -257,6 +258,22 @@ async def test_a_peer_that_leaves_the_set_by_its_labels_is_cut(talks: Talks, fam
     await asyncio.sleep(1.2)
     for talk in peer:
         assert talk.last_s < relabelled + 1.0
+    await talks.quiet()
+    assert all(talk.undisturbed for talk in beside)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_a_setting_that_forbids_cuts_too(talks: Talks, family: int) -> None:
+    await talks.node.configure(defaultEndpointToHostAction="Accept")
+    talks.cutting.follow("Enabled")
+    await asyncio.sleep(0.2)
+    forbidden = await talks.both(family, "a", "host", {4: "10.9.0.1", 6: "fd00:9::1"}[family])
+    beside = await talks.both(family, "b", "web", WEB[family])
+    await asyncio.sleep(1.0)
+    assert all(talk.alive for talk in forbidden)
+    await talks.node.configure(defaultEndpointToHostAction="Drop")
+    await asyncio.sleep(1.4)
+    assert not any(talk.alive for talk in forbidden)
     await talks.quiet()
     assert all(talk.undisturbed for talk in beside)
 

@@ -47,7 +47,8 @@ def test_routes_are_told_in_order_and_how_they_stand() -> None:
     )
     engine = SimpleNamespace(dataplane=dataplane, endpoints=None)
     answers = Answers(
-        "n1", cast(Any, engine), Health(), obstacle=str, refused=dict, sessions=tuple, repairs=dict, addresses=tuple
+        "n1", cast(Any, engine), Health(), obstacle=str, refused=dict, sessions=tuple, repairs=dict,
+        addresses=tuple, findings=tuple,
     )  # fmt: skip
     told = [report for report in answers.routes() if report is not None]
     assert [(report.prefix, report.state, report.reason) for report in told] == [

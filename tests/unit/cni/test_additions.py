@@ -32,6 +32,22 @@ async def test_order_and_result(world):
     assert next(iter(world.endpoints.values())).mac == "02:00:00:00:00:01"
 
 
+async def test_the_link_comes_once_the_kernel_has_the_rules_and_no_sooner(world):
+    """Until `endpoints.add` has said that all is programmed, the pod can't send."""
+    world.pauses["endpoint"] = programmed = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        adding = group.create_task(world.add())
+        assert await world.paused.get() == "endpoint"
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert world.steps == STEPS[: STEPS.index("endpoint") + 1]
+        assert not world.links
+        assert not adding.done()
+        programmed.set()
+    assert world.steps == STEPS
+    assert len(world.links) == 1
+
+
 async def test_an_endpoint_is_governed_by_what_its_pod_said_when_it_was_read(world):
     await world.add()
     endpoint = next(iter(world.endpoints.values()))

@@ -12,7 +12,7 @@ import pytest
 from calipy.felix.calc.change import Change, SetDelta, SetKey
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.dataplane import Area, Dataplane
-from calipy.felix.recheck import Recheck
+from calipy.felix.recheck import Judge, Recheck
 from calipy.felix.rules.compile import RulesPlanner
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
 from calipy.model.policies import Peer, Policy, PolicyId, PolicyRule, Profile, TierBinding
@@ -22,7 +22,7 @@ from calipy.netlink.ctnetlink import Direction, Flow
 from tests.unit.felix.kernels import Kernel
 
 P, Q = PolicyId("gnp", "", "p"), PolicyId("gnp", "", "q")
-SET = SetKey(SetId("s:x"), 4)
+SET, OTHER = SetKey(SetId("s:x"), 4), SetKey(SetId("s:y"), 4)
 EVERY_S = 0.1
 
 
@@ -122,9 +122,16 @@ class Node:
         self.denied: set[str] = set()
         self.recheck = Recheck(
             self.dataplane, "nftables", self.table, self.table, self.barrier, thread,
-            lambda: lambda found: found.original.source not in self.denied, every_s=EVERY_S,
+            self, every_s=EVERY_S,
         )  # fmt: skip
+        self.forgotten = 0
         self.dataplane.on_settled = self._settled
+
+    def __call__(self) -> Judge:
+        return lambda found: found.original.source not in self.denied
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def _settled(self, area: Area, change: Change | None) -> None:
         if change is not None:
@@ -184,7 +191,8 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[WorkloadEndpoint, ...]]] = {
     "a policy": ({"policies": {P: policy(P)}}, (A,)),
     "a policy that goes": ({"policies": {Q: None}}, (B,)),
     "a profile": ({"profiles": {"kns.one": profile("kns.one", "deny")}}, (A, B)),
-    "members of a policy's set": ({"members": {SET: SetDelta(removed=frozenset({"10.1.1.1"}))}}, (A,)),
+    "a network in a policy's set": ({"members": {SET: SetDelta(frozenset({"10.2.0.0/16"}))}}, (A,)),
+    "members of a set of nobody": ({"sets": {}, "members": {OTHER: SetDelta(frozenset({"10.2.0.1"}))}}, ()),
     "a set": ({"sets": {SET: "prefixes"}, "members": {SET: SetDelta()}}, (A,)),
     "an endpoint": ({"endpoints": {C.id: endpoint("c", 3, Q)}}, (C,)),
     "an endpoint that goes": ({"endpoints": {A.id: None}}, ()),
@@ -201,6 +209,53 @@ async def test_whom_a_change_concerns(node: Node, change: str) -> None:
     await node.take(**fields)
     await asyncio.sleep(0.05)
     assert node.table.asked == ([of(*concerned)] if concerned else [])
+
+
+async def test_addresses_that_come_to_a_set_or_leave_it_have_their_own_flows_judged(node: Node) -> None:
+    await populated(node)
+    node.denied = {"10.1.1.1"}
+    await node.take(members={SET: SetDelta(frozenset({"10.1.1.2"}), frozenset({"10.1.1.1"}))})
+    await node.looks(1)
+    assert node.table.asked == [frozenset({"10.1.1.1", "10.1.1.2"})]
+    await asyncio.sleep(0.05)
+    assert node.recheck.cut == 1
+    for number in range(5):
+        await node.take(members={SET: SetDelta(frozenset({f"10.1.2.{number}"}))})
+    await node.calm()
+    node.table.asked.clear()
+    ports = SetDelta(frozenset({"10.1.3.1,tcp:80", "10.1.3.1,tcp:81"}))
+    await node.take(members={SET: ports}, policies={Q: policy(Q, SET.id)})
+    await node.looks(1)
+    assert node.table.asked == [of(B) | {"10.1.3.1"}]
+
+
+async def test_peers_of_a_storm_are_looked_at_together(node: Node) -> None:
+    await populated(node)
+    await node.take(members={SET: SetDelta(frozenset({"10.1.2.0"}))})
+    await node.looks(1)
+    for number in range(1, 6):
+        await node.take(members={SET: SetDelta(frozenset({f"10.1.2.{number}"}))})
+    await node.looks(2)
+    assert node.table.asked[1] == {f"10.1.2.{number}" for number in range(1, 6)}
+
+
+async def test_peers_are_asked_for_again_where_the_table_could_not_be_read(node: Node) -> None:
+    await populated(node)
+    node.table.error = OSError(1, "Operation not permitted")
+    await node.take(members={SET: SetDelta(frozenset({"10.1.1.2"}))})
+    await asyncio.sleep(0.5 * EVERY_S)
+    node.table.error = None
+    await node.looks(1)
+    assert node.table.asked == [frozenset({"10.1.1.2"})]
+
+
+async def test_what_judges_know_is_forgotten_with_each_change_and_after_each_look(node: Node) -> None:
+    await populated(node)
+    before = node.forgotten
+    await node.take(policies={P: policy(P)})
+    await node.looks(1)
+    await asyncio.sleep(0.05)
+    assert node.forgotten == before + 2
 
 
 async def test_an_endpoint_that_has_moved_is_found_by_what_governs_it_now(node: Node) -> None:
@@ -263,6 +318,21 @@ async def test_disabled_nothing_is_asked_and_enabled_all_are_looked_at(node: Nod
     node.recheck.follow("Enabled")
     await asyncio.sleep(0.05)
     assert (node.table.asked, node.barrier.mark) == ([of(A, B, C)], 0x10000)
+
+
+async def test_changed_settings_concern_everybody(node: Node) -> None:
+    await populated(node)
+    node.dataplane.submit(Change(settings=FelixSettings(default_endpoint_to_host_action="ACCEPT")))
+    await node.looks(1)
+    assert node.table.asked == [of(A, B, C)]
+
+
+async def test_another_mask_is_another_mark_once_something_is_looked_at(node: Node) -> None:
+    await populated(node)
+    node.denied = {"10.0.0.1"}
+    node.dataplane.submit(Change(settings=FelixSettings(nftables_mark_mask=0xFF00), policies={P: policy(P)}))
+    await node.calm()
+    assert (node.barrier.mark, list(node.table.marked.values())) == (0x100, [0x100])
 
 
 async def test_a_barrier_that_somebody_took_away_is_raised_again(node: Node) -> None:

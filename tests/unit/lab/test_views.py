@@ -7,8 +7,10 @@ import ipaddress
 import pytest
 
 from calipy.console.tables import Mark
+from calipy.explain.report import NodeReport
 from calipy.lab import views
 from calipy.lab.reachability import Probe
+from calipy.node.check import Finding
 
 
 def probe(source, target, family, *, seen="", expected=(), answered=True, reason="", target_kind="pod"):
@@ -87,3 +89,28 @@ def test_the_block_of_an_address(address, block):
     blocks = {ipaddress.ip_network(cidr): holder for cidr, holder in holders.items()}
 
     assert views._block(address, "n1", blocks) == block
+
+
+def test_what_a_node_complains_of_and_what_is_wrong_with_its_host():
+    findings = tuple(
+        Finding(check="foreign-drop", subject=severity, words="drops", remedy="accept it", severity=severity)
+        for severity in ("error", "notice")
+    )
+    report = NodeReport(
+        node="n1", in_sync=True, problems={"BGP": "no session"}, findings=findings,
+        degraded={"BGP": "filters are not applied", "Checks": "error: drops; accept it"},
+    )  # fmt: skip
+    off = views.NodeRow(node="n1", rack="a", addresses=(), power=True, carrier=True, agent="running", bgp="running")
+    row = views.told(off, report)
+
+    assert (row.agent, row.problems, row.degraded) == (
+        "not ready", ("BGP: no session",), ("BGP: filters are not applied",),
+    )  # fmt: skip
+    assert row.findings == findings
+    told = [(each.severity, each.problem) for each in views.problem_rows([row])]
+    assert told == [
+        ("not ready", "BGP: no session"), ("degraded", "BGP: filters are not applied"),
+        ("error", "error: drops; accept it"),
+    ]  # fmt: skip
+    assert views.problem_rows([row], notices=True)[-1].severity == "notice"
+    assert views.told(off, NodeReport(node="n1", in_sync=True, degraded=report.degraded)).agent == "ready"

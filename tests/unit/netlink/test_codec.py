@@ -255,6 +255,41 @@ def test_elements_parse_back_in_as_many_messages_as_they_need(records: list[nft.
     assert all(len(message.body) < 65536 for message in nft.elements("t", "s", encoded))
 
 
+def of_family(family: int, message: Message) -> bytes:
+    return bytes((family,)) + message.body[1:]
+
+
+def test_what_others_have_is_read_with_its_family() -> None:
+    """Tables of ip, ip6 and netdev; chains on devices; ranges in concatenations."""
+    assert nft.get_chains(nft.IPV6).body[0] == nft.IPV6
+    assert nft.get_chains().body[0] == nft.INET
+    assert nft.parse_table(of_family(2, nft.table("filter"))).family == nft.IPV4
+    assert (
+        nft.parse_rule(of_family(10, nft.rule("filter", "c", [nft.verdict(nft.DROP)])) + nla.be64(3, 1)).family
+        == nft.IPV6
+    )
+    assert nft.parse_set(of_family(2, nft.set_("t", "s", id_=1, key_type=7, key_length=4))).family == nft.IPV4
+    hook = nla.be32(1, 0) + nla.be32(2, 0)
+    names = nla.string(1, "n"), nla.string(3, "i")
+    for devices in (nla.string(3, "eth0"), nla.nested(4, nla.string(1, "eth0"), nla.string(1, "cali1"))):
+        body = bytes((nft.NETDEV, 0, 0, 0)) + b"".join(names) + nla.nested(4, hook, devices)
+        found = nft.parse_chain(body)
+        assert (found.family, found.devices[0], found.hook) == (5, "eth0", nft.Hook(number=0, priority=0))
+    assert found.devices == ("eth0", "cali1")
+    key = nla.nested(1, nla.attribute(1, b"\x0a\0\0\0")) + nla.nested(10, nla.attribute(1, b"\x0a\0\0\xff"))
+    body = bytes((1, 0, 0, 0)) + nla.string(1, "t") + nla.string(2, "s") + nla.nested(3, nla.nested(1, key))
+    assert [(e.key, e.key_end) for e in nft.parse_elements(body)] == [(b"\x0a\0\0\0", b"\x0a\0\0\xff")]
+
+
+def test_a_notification_names_its_table() -> None:
+    chain = nft.chain("filter", "FORWARD")
+    assert nft.table_of(chain.kind, of_family(2, chain)) == (nft.IPV4, "filter")
+    assert nft.table_of(chain.kind, chain.body) == (nft.INET, "filter")
+    generation = 10 << 8 | 15
+    assert nft.table_of(generation, bytes(4) + nla.be32(1, 0x61626300)) is None
+    assert nft.table_of(chain.kind, bytes(4)) is None
+
+
 def test_a_refusal_tells_errno_and_the_kernels_words() -> None:
     words = nla.string(1, "Nexthop has invalid gateway")
     body = (-22).to_bytes(4, "little", signed=True) + bytes(16) + words
