@@ -1,7 +1,5 @@
-"""USE_POD_CIDR: a node that draws its addresses from its Node's podCIDRs alone, as calico/node with host-local.
-
-For those who route podCIDRs by themselves. Blocks stay what they are; only pools look smaller to the node. Pure.
-"""
+"""USE_POD_CIDR: a node that draws its addresses from its Node's podCIDRs alone, as calico/node with host-local: for
+those who route podCIDRs by themselves. Blocks stay what they are; only pools look smaller to the node. Pure."""
 
 from __future__ import annotations
 
