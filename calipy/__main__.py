@@ -26,14 +26,14 @@ def agent(log_level: str | None, log_format: str | None) -> None:
 
 @calipy.command()
 def bgp() -> None:
-    """Run ExaBGP as this node's agent configures it (CALIPY_RUN_DIR: where they meet)."""
+    """Run ExaBGP as this node's agent configures it (CALIPY_BGP_DIR: where they meet)."""
     import os
 
     from calipy.bgp.sidecar import run
     from calipy.settings import SettingError, read
 
     try:
-        folder = read(os.environ).run_folder
+        folder = read(os.environ).bgp_folder
     except SettingError as error:
         sys.exit(f"calipy bgp: {error}")
     run(folder)

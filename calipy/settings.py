@@ -64,6 +64,9 @@ class Settings(Struct, frozen=True, gc=False, kw_only=True):
     service account. Left out, it is `kubernetes` where DATASTORE_TYPE says so, KUBECONFIG is set, or this is a pod."""
     run_folder: Path = Path("/run/calipy")
     """CALIPY_RUN_DIR: sockets, the ready file, and the lock that one agent a node has."""
+    bgp_folder: Path = Path("/run/calipy")
+    """CALIPY_BGP_DIR: where the agent and the BGP sidecar meet; left out, it is the run folder. ExaBGP's configuration
+    in it has the peers' passwords."""
     state_folder: Path = Path("/var/lib/calico")
     """CALIPY_STATE_DIR: nodename, mtu, release records."""
     cni_configuration_folder: Path = Path("/etc/cni/net.d")
@@ -141,6 +144,8 @@ def read(environment: Mapping[str, str]) -> Settings:
     for name, attribute, reader in _READERS:
         if environment.get(name, "") != "":
             values[attribute] = reader(name, environment[name])
+    if "run_folder" in values:
+        values.setdefault("bgp_folder", values["run_folder"])
     return Settings(
         node=_node(environment),
         datastore=_said_datastore(environment) or (KUBERNETES if _has_server(environment) else DEFAULT_DATASTORE),
@@ -379,6 +384,7 @@ def _format(name: str, value: str) -> str:
 _READERS = (
     ("CALIPY_NODE_LABELS", "node_labels", _labels),
     ("CALIPY_RUN_DIR", "run_folder", _path),
+    ("CALIPY_BGP_DIR", "bgp_folder", _path),
     ("CALIPY_STATE_DIR", "state_folder", _path),
     ("CNI_NET_DIR", "cni_configuration_folder", _path),
     ("CNI_CONF_NAME", "cni_configuration_name", _file_name),

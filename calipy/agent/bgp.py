@@ -60,7 +60,7 @@ class Bgp:
         self._passwords = Passwords(store, settings.namespace)
         self._refused: Mapping[str, str] = {}
         self._problems: tuple[str, ...] = ()
-        self._session = Session(settings.run_folder, self._learned, self._told)
+        self._session = Session(settings.bgp_folder, self._learned, self._told)
         feed.listen(self._fed)
         endpoints.listen(self._changed.set)
         for state in _STATES:

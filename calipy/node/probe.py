@@ -22,7 +22,7 @@ USAGE = """Usage: calipy health [--felix-ready] [--felix-live] [--bgp-ready] [--
   --bgp-ready    BGP is as it should be
   --bgp-live     the BGP sidecar gives signs of life
 
-  Environment: FELIX_HEALTHHOST, FELIX_HEALTHPORT, CALIPY_RUN_DIR, as the agent's.
+  Environment: FELIX_HEALTHHOST, FELIX_HEALTHPORT, CALIPY_BGP_DIR, as the agent's.
 """
 _QUESTIONS = {
     "--felix-ready": "/readiness?without=BGP",
@@ -53,7 +53,7 @@ def problems(asked: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
         if option in _QUESTIONS:
             said = _ask(_QUESTIONS[option], environment)
         else:
-            said = _silent(environment.get("CALIPY_RUN_DIR") or "/run/calipy")
+            said = _silent(environment.get("CALIPY_BGP_DIR") or environment.get("CALIPY_RUN_DIR") or "/run/calipy")
         if said:
             yield f"{what}: {said}"
 

@@ -22,7 +22,7 @@ class Agent:
 
     def __init__(self, health: Health, port: int, folder: Path) -> None:
         self.health, self.folder = health, folder
-        self.environment = {"FELIX_HEALTHPORT": str(port), "CALIPY_RUN_DIR": str(folder)}
+        self.environment = {"FELIX_HEALTHPORT": str(port), "CALIPY_BGP_DIR": str(folder)}
 
     async def probed(self, *options: str) -> list[str]:
         return await asyncio.to_thread(lambda: list(probe.problems(options, self.environment)))
