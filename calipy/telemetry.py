@@ -22,6 +22,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.host = self._gauge("felix_host", "This node's name, as a label; always 1.", ["host"])
         self.endpoints = self._gauge("felix_active_local_endpoints", "Local endpoints.")
+        self.policies = self._gauge("felix_active_local_policies", "Policies in force on this node.")
         self.resync_state = self._gauge("felix_resync_state", "1 = waiting, 2 = listing, 3 = in sync.")
         self.hosts = self._gauge("felix_cluster_num_hosts", "Nodes of the cluster.")
         self.workloads = self._gauge("felix_cluster_num_workload_endpoints", "Pods of the cluster with own addresses.")

@@ -39,6 +39,20 @@ def publish_kernel(metrics: Metrics, engine: Engine) -> None:
         )  # fmt: skip
 
 
+def publish_calculation(metrics: Metrics, engine: Engine) -> None:
+    """What policy has cost, and what of it is in force here."""
+    dataplane, calculator = engine.dataplane, engine.calculator
+    metrics.policies.set_function(lambda: len(dataplane.state.policies) if dataplane.state else 0)
+    for name, meaning, attribute in (
+        ("felix_label_index_selector_evals", "Selectors judged against labels.", "evaluations"),
+        ("calipy_calc_conversions", "Policies and profiles whose rules were made.", "conversions"),
+        ("calipy_calc_bindings", "Times that the policies of endpoints with the same labels were ordered.", "bindings"),
+        ("calipy_calc_set_fillings", "Sets that came into force and were filled.", "fillings"),
+        ("calipy_calc_memberships", "Members that came to a set in force, or went from it.", "memberships"),
+    ):
+        metrics.counted(name, meaning, lambda what=attribute: {"": getattr(calculator.stats, what)})  # type: ignore[misc]
+
+
 def publish_recheck(metrics: Metrics, recheck: Recheck) -> None:
     """What policyRecheck has done."""
     for name, meaning, attribute in (

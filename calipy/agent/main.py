@@ -114,6 +114,7 @@ class Agent:
         ready["HostFiles"] = lambda: self.host_files.problem
         self.metrics.host.labels(self.settings.node).set(1)
         figures.publish_kernel(self.metrics, engine)
+        figures.publish_calculation(self.metrics, engine)
         figures.publish_recheck(self.metrics, self.recheck)
 
     # --- the order of things ---
@@ -172,6 +173,7 @@ class Agent:
         self._follow_calipy_configuration(feed)
         self._report(mirror, feed, bgp, own)
         figures.publish_checks(self.metrics, self.health, self.checks)
+        self.lag.watch(self.checks.pulse)
         feed.listen(self.checks.heard)
         feed.on_news = engine.policy_times.heard
         feed.listen(lambda kinds: whereabouts.follow(feed.node()) if nodes.KIND.name in kinds else None)

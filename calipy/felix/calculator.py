@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from calipy.felix.calc.change import Change
 from calipy.felix.calc.graph import Graph
+from calipy.felix.calc.stats import Stats
 from calipy.felix.calc.world import Event
 from calipy.telemetry import Pulse
 
@@ -32,6 +33,11 @@ class Calculator:
         self._waiting.append(future)
         self._wake.set()
         return future
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far, counted."""
+        return self._graph.stats
 
     async def run(self) -> None:
         """Flushes whenever there is something to do, without end."""
