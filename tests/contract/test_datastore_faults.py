@@ -57,6 +57,9 @@ async def test_a_busy_server_is_asked_again_when_it_said(faulty: Faulty, through
     faulty.next("POST", status(429, "TooManyRequests", Retry_After="0"), status(503, Retry_After="0"))
     created = await through.create(HANDLE, handle("a"))
     assert len([each for each in faulty.asked if each.startswith("POST")]) == 3
+    faulty.next("watch", status(429, "TooManyRequests", Retry_After="0"))
+    event = await anext(aiter(through.watch(HANDLE, created.revision - 1)))
+    assert event.object == created
     assert await through.get(HANDLE, "a") == created
 
 
