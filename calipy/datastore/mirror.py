@@ -139,10 +139,14 @@ class Mirror:
         return False  # made anew since the listing: the watch tells
 
     async def _probe(self, kind: Kind[Any]) -> None:
-        """One small request: whether the store answers again. A watch says so only with its first event."""
+        """One small request: whether the store answers again. A watch says so only with its first event. Raises Expired
+        where the store is behind what is known: an API server would let a watch from there wait, and tell nothing."""
         pages = cast(AsyncGenerator[Any, None], self._store.list(kind, page_size=1))
         async with aclosing(pages):
-            await anext(pages)
+            newest, known = (await anext(pages)).revision, self._replica.revision(kind.name)
+        if known is not None and newest < known:
+            reason = f"is at revision {newest}, and has told {known} before: it was restored from a backup or made anew"
+            raise Expired(f"the store {reason}; {kind.plural} are listed again")
 
     async def _watch(self, kind: Kind[Any]) -> None:
         since = self._replica.revision(kind.name)

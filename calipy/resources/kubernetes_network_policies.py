@@ -20,15 +20,20 @@ class NetworkPolicyPort(Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     """networking.k8s.io/v1 NetworkPolicyPort. No port is every port of the protocol."""
 
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    """The protocol of the port."""
     port: int | str | None = None
+    """A number, 1 to 65535, or the name of a container's port on the pods that are reached. Left out: all ports."""
     end_port: int | None = None
+    """The last port of a range that begins at `port`, which is a number then."""
 
 
 class IPBlock(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """networking.k8s.io/v1 IPBlock."""
 
     cidr: str
+    """The addresses that are meant, `192.0.2.0/24` or `2001:db8::/64`."""
     except_: tuple[str, ...] = field(name="except", default=())
+    """CIDRs within it that are not meant."""
 
 
 class NetworkPolicyPeer(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
@@ -37,30 +42,38 @@ class NetworkPolicyPeer(Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     is meant."""
 
     pod_selector: LabelSelector | None = None
+    """Pods by their labels, in the policy's namespace, or in those that `namespaceSelector` selects."""
     namespace_selector: LabelSelector | None = None
+    """Namespaces by their labels: all their pods, or those that `podSelector` selects."""
     ip_block: IPBlock | None = field(name="ipBlock", default=None)
+    """Addresses, mostly outside of the cluster. No selector beside it."""
 
 
 class NetworkPolicyIngressRule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """networking.k8s.io/v1 NetworkPolicyIngressRule. No peers are all peers, no ports all ports."""
 
     from_: tuple[NetworkPolicyPeer, ...] = field(name="from", default=())
+    """Who may send: any of these. Empty: everybody."""
     ports: tuple[NetworkPolicyPort, ...] = ()
+    """To which ports of the selected pods: any of these. Empty: all."""
 
 
 class NetworkPolicyEgressRule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """networking.k8s.io/v1 NetworkPolicyEgressRule. No peers are all peers, no ports all ports."""
 
     to: tuple[NetworkPolicyPeer, ...] = ()
+    """Who may be reached: any of these. Empty: everybody."""
     ports: tuple[NetworkPolicyPort, ...] = ()
+    """On which ports: any of these. Empty: all."""
 
 
 class KubernetesNetworkPolicySpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
     """networking.k8s.io/v1 NetworkPolicySpec."""
 
     pod_selector: LabelSelector = LabelSelector()
+    """The pods of its namespace that the policy governs, by their labels; empty: all."""
     policy_types: tuple[PolicyType, ...] = ()
-    """Empty stands for what `types_in_force` says."""
+    """The directions in which the pods are isolated. Empty: Ingress, and Egress if the policy has rules for it."""
     ingress: tuple[NetworkPolicyIngressRule, ...] = ()
     """None at all lets nothing in; one empty rule lets everything in."""
     egress: tuple[NetworkPolicyEgressRule, ...] = ()

@@ -15,8 +15,11 @@ class LabelSelectorRequirement(Struct, frozen=True, gc=False, kw_only=True, omit
     """Kubernetes meta/v1 LabelSelectorRequirement."""
 
     key: str
+    """The label that is asked for."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How the label's value and `values` are to agree."""
     values: tuple[str, ...] = ()
+    """For In and NotIn: at least one. For the others: none."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """True if something with these labels is selected. NotIn also selects what lacks the label."""
@@ -35,7 +38,9 @@ class LabelSelector(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     """Kubernetes meta/v1 LabelSelector: all requirements together. An empty one selects everything."""
 
     match_labels: dict[str, str] = {}
+    """Labels that must be there, with these values."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+    """Further requirements."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """True if something with these labels is selected."""

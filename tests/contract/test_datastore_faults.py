@@ -14,8 +14,8 @@ from calipy.datastore.kubernetes.credentials import Credentials
 from calipy.datastore.kubernetes.store import KubernetesStore
 from calipy.datastore.kubernetes.tokens import TokenFile
 from calipy.datastore.mirror import Mirror
-from calipy.datastore.stores import Expired, StoreError, Unauthorized, Unavailable
-from calipy.resources import ipam_handles
+from calipy.datastore.stores import Expired, NotFound, StoreError, Unauthorized, Unavailable
+from calipy.resources import ipam_handles, profiles
 from calipy.resources.ipam_handles import IPAMHandle, IPAMHandleSpec
 from calipy.resources.metadata import Key, ObjectMeta, Problem, Refused
 from tests.contract.faulty import Faulty, cut_off, lines, silent, status, text
@@ -57,6 +57,9 @@ async def test_a_busy_server_is_asked_again_when_it_said(faulty: Faulty, through
     faulty.next("POST", status(429, "TooManyRequests", Retry_After="0"), status(503, Retry_After="0"))
     created = await through.create(HANDLE, handle("a"))
     assert len([each for each in faulty.asked if each.startswith("POST")]) == 3
+    faulty.next("watch", status(429, "TooManyRequests", Retry_After="0"))
+    event = await anext(aiter(through.watch(HANDLE, created.revision - 1)))
+    assert event.object == created
     assert await through.get(HANDLE, "a") == created
 
 
@@ -188,6 +191,19 @@ async def test_what_the_server_finds_wrong_is_told_field_by_field(faulty: Faulty
     )
     with pytest.raises(Refused, match="no JSON"):
         await through.create(HANDLE, handle("a"))
+
+
+async def test_a_cluster_has_no_profiles(faulty: Faulty, through: KubernetesStore) -> None:
+    kind, before = profiles.KIND, len(faulty.asked)
+    assert [page.items async for page in through.list(kind)] == [()]
+    with pytest.raises(NotFound, match="Profile/a does not exist: a Kubernetes cluster has no profiles of its own"):
+        await through.get(kind, "a")
+    with pytest.raises(Refused, match="Namespaces and ServiceAccounts are its profiles; write a NetworkPolicy"):
+        await through.create(kind, profiles.Profile(metadata=ObjectMeta(name="a")))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await anext(aiter(through.watch(kind, 1)))
+    assert len(faulty.asked) == before
 
 
 # --- lists and watches ---

@@ -43,6 +43,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "Tier": {"order": 7},
     "NetworkSet": {"nets": ["192.0.2.0/24"]},
     "GlobalNetworkSet": {"nets": ["192.0.2.0/24"]},
+    "HostEndpoint": {"node": "n1", "interfaceName": "eth0"},
+    "CalicoNodeStatus": {"node": "n1", "classes": ["BGP"], "updatePeriodSeconds": 10},
+    "KubeControllersConfiguration": {"controllers": {}},
+    "StagedKubernetesNetworkPolicy": {"podSelector": {}},
+    "BGPFilter": {"exportV4": [{"action": "Accept", "matchOperator": "In", "cidr": "192.0.2.0/24"}]},
     "Profile": {"labelsToApply": {"a": "b"}},
     "Service": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
 }
@@ -50,7 +55,10 @@ OUTSIDE_SPEC: dict[str, dict[str, Any]] = {
     "EndpointSlice": {"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 80}]},
 }
 FUTURE = {"fromTheFuture": {"deep": {"list": [1, {"a": "b"}], "text": "\u00e9"}}}
-SINGLE = ("FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration", "CalipyConfiguration")
+SINGLE = (
+    "FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration", "CalipyConfiguration",
+    "KubeControllersConfiguration",
+)  # fmt: skip
 
 
 def original(kind: Kind[Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _KEPT_S = 60.0
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EACH_S, _KEEPALIVE_COUNT = 30, 10, 3
 """A watch may be silent for minutes: the kernel finds out after one that nobody is there any more."""
 _BUSY = (429, 503)
+_SUCCESS_END = 300
 _AGENT = "calipy"
 """Who the server says has written a field (managedFields)."""
 Observe = Callable[[str, str, str], object]
@@ -54,32 +55,14 @@ class Client:
     async def ask(self, call: Call) -> bytes:
         """The body of a successful answer. A busy server that says when to come back is asked again then. Raises what
         `failures` makes of others."""
-        answer = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
-                    answer = await self._attempt(call)
-                    if answer.retry_after_s is None:
-                        break
-                    await self._sleep(answer.retry_after_s * random.uniform(1.0, 1.25))
-        except TimeoutError:
-            if answer is None:
-                raise self._unavailable(call, f"no answer within {self._timeout_s:g} s") from None
-        if answer.status >= 300:
-            raise failure(self.server, call, answer)
-        return answer.body
+        _, body = await self._answered(self._requests, call, goes_on=False)
+        return body
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[bytes]]:
         """The chunks of an answer that goes on. Raises as `ask`, also while they are read."""
+        response, _ = await self._answered(self._watches, call, goes_on=True)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._send(self._watches, call)
-        except TimeoutError:
-            raise self._unavailable(call, f"no answer within {self._timeout_s:g} s") from None
-        try:
-            if response.status >= 300:
-                raise failure(self.server, call, Answer(response.status, await self._body(call, response)))
             yield self._chunks(call, response)
         finally:
             response.close()
@@ -89,13 +72,25 @@ class Client:
         await self._requests.close()
         await self._watches.close()
 
-    async def _attempt(self, call: Call) -> Answer:
-        response = await self._send(self._requests, call)
+    async def _answered(self, session: ClientSession, call: Call, *, goes_on: bool) -> tuple[ClientResponse, bytes]:
+        """A successful answer and its body; the body is left to be read where the answer `goes_on`."""
+        answer = None
         try:
-            body = await self._body(call, response)
-        finally:
-            response.release()
-        return Answer(response.status, body, _retry_after_s(response))
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    response = await self._send(session, call)
+                    left = goes_on and response.status < _SUCCESS_END
+                    body = b"" if left else await self._body(call, response)
+                    answer = Answer(response.status, body, _retry_after_s(response))
+                    if answer.retry_after_s is None:
+                        break
+                    await self._sleep(answer.retry_after_s * random.uniform(1.0, 1.25))
+        except TimeoutError:
+            if answer is None:
+                raise self._unavailable(call, f"no answer within {self._timeout_s:g} s") from None
+        if answer.status >= _SUCCESS_END:
+            raise failure(self.server, call, answer)
+        return response, answer.body
 
     async def _send(self, session: ClientSession, call: Call) -> ClientResponse:
         """With another token, if there is one, where the server doesn't take ours."""
@@ -124,7 +119,10 @@ class Client:
     async def _body(self, call: Call, response: ClientResponse) -> bytes:
         try:
             return await response.read()
-        except (ClientError, OSError) as error:
+        except BaseException as error:
+            response.close()
+            if not isinstance(error, ClientError | OSError):
+                raise
             raise self._unavailable(call, f"the answer was cut off: {_said(error)}") from error
 
     async def _chunks(self, call: Call, response: ClientResponse) -> AsyncIterator[bytes]:

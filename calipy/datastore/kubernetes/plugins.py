@@ -43,5 +43,7 @@ def fetched(source: str, paths: Sequence[Path], context: str) -> tuple[Authoriza
         config.load_kube_config(os.pathsep.join(map(str, paths)), context, configuration)
     except (config.ConfigException, OSError, ValueError) as error:
         raise Unavailable(f"{source}: its user's credentials can't be fetched: {type(error).__name__}") from None
-    pair = Pem(configuration.cert_file or ""), Pem(configuration.key_file or "")
-    return Fetched(configuration), *pair
+    authorization, certificate = Fetched(configuration), Pem(configuration.cert_file or "")
+    if not (certificate or authorization.header()):  # the client only logs that a program has failed
+        raise Unavailable(f"{source}: its user's program gave no credentials; run it by hand, and see what it says")
+    return authorization, certificate, Pem(configuration.key_file or "")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 
+from calipy.datastore.kubernetes import derived
 from calipy.datastore.kubernetes.calls import on_object
 from calipy.datastore.kubernetes.client import Client, Observe
 from calipy.datastore.kubernetes.credentials import Credentials
@@ -50,6 +51,8 @@ class KubernetesStore(Store):
     async def get(self, kind: Kind[R], name: str, namespace: str = "") -> Stored[R]:
         """The object; raises NotFound, or Refused if it can't be decoded."""
         key, place = Key(kind.name, name, namespace), self._groups.place(kind)
+        if derived.is_derived(kind):
+            raise NotFound(f"{key} does not exist: a Kubernetes cluster has no {kind.plural} of its own")
         try:
             text = await self._client.ask(on_object("get", place, key))
         except NotFound:
@@ -61,6 +64,9 @@ class KubernetesStore(Store):
         self, kind: Kind[R], *, namespace: str = "", labels: Mapping[str, str] | None = None, page_size: int = 500
     ) -> AsyncIterator[Page[R]]:
         """All pages show one moment. Raises Expired where the server has forgotten it before the last."""
+        if derived.is_derived(kind):
+            yield derived.nothing()
+            return
         if not namespace and not labels:
             self._objects.misfits.restart(kind.name)
         found = pages(
@@ -73,13 +79,18 @@ class KubernetesStore(Store):
 
     async def watch(self, kind: Kind[R], since: int) -> AsyncIterator[Event[R]]:
         """The changes after revision `since`. Raises Expired."""
-        events = self._watcher.follow(self._groups.place(kind), kind, since)
+        if derived.is_derived(kind):
+            events = derived.silence(kind)
+        else:
+            events = self._watcher.follow(self._groups.place(kind), kind, since)
         async with aclosing(events):
             async for event in events:
                 yield event
 
     async def create(self, kind: Kind[R], value: R) -> Stored[R]:
         """Stores a new object; raises Exists, Refused."""
+        if derived.is_derived(kind):
+            raise derived.refusal(kind.key(value))
         return await self._writes.create(self._groups.place(kind), kind, value)
 
     async def update(self, kind: Kind[R], old: Stored[R], new: R) -> Stored[R]:

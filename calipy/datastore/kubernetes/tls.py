@@ -41,10 +41,12 @@ def context(source: str, *, authority: Pem, insecure: bool, certificate: Pem, ke
             with ExitStack() as files:
                 paths = [files.enter_context(_file(pem)) for pem in (certificate, key or certificate)]
                 made.load_cert_chain(*paths)
-    except OSError as error:  # an SSLError too
-        what = error.filename or "certificate, key or authority"
-        reason = error.strerror or "is not valid PEM"
-        raise Unavailable(f"{source}: {what}: {reason}; check its certificates") from None
+    except ssl.SSLError:  # an OSError, but one that says nothing to a user
+        reason = "are not valid PEM, or key and certificate don't belong together"
+        raise Unavailable(f"{source}: certificates and key {reason}; check them") from None
+    except OSError as error:
+        what = error.filename or "client certificate or key"
+        raise Unavailable(f"{source}: {what}: {error.strerror}; check its certificates") from None
     except UnicodeDecodeError:
         raise Unavailable(f"{source}: the certificate authority is no PEM; check it") from None
     return made

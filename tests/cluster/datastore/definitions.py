@@ -18,7 +18,7 @@ DEFINED = tuple(kind for kind in kinds.ALL if kind.group in OWN_GROUPS and kind.
 
 
 def definitions(folder: Path) -> list[dict[str, Any]]:
-    """Those in `folder`, as a later version would have them: with fields in spec and status that we don't know, and
+    """Those in `folder`, as a later version would have them: with fields that we don't know, and
     for the LOOSE without rules. Where there is no folder, of all kinds without any schema."""
     if not folder.is_dir():
         return [_definition(kind, _ANYTHING) for kind in DEFINED]
@@ -46,7 +46,7 @@ def _later(schema: dict[str, Any], *, loosened: bool) -> dict[str, Any]:
         name: {**part, **open_} if part.get("type") == "object" and name != "metadata" else part
         for name, part in schema["properties"].items()
     }
-    return {**schema, "properties": properties}
+    return {**schema, **open_, "properties": properties}
 
 
 def _definition(kind: Kind[Any], schema: dict[str, Any]) -> dict[str, Any]:

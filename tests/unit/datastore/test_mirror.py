@@ -214,6 +214,19 @@ async def test_an_expired_watch_lists_again_and_tells_the_difference(world: Worl
         assert world.calls == ["list Namespace", "watch Namespace 4", "list Namespace", "watch Namespace 7"]
 
 
+async def test_a_store_that_was_put_back_is_listed_again(world: World, pauses: Pauses) -> None:
+    world.put(NAMESPACE, "kept", quietly=True)
+    world.put(NAMESPACE, "lost", quietly=True)
+    async with running(world, pauses) as mirror:
+        batches = mirror.batches()
+        await anext(batches)
+        world.objects.pop(Key("Namespace", "lost"))
+        world.revision -= 1
+        world.tell(NAMESPACE, Unavailable("gone"))
+        assert told(await anext(batches)) == [("deleted", "lost")]
+        assert world.calls[2:] == ["probe Namespace", "list Namespace", "watch Namespace 2"]
+
+
 async def test_an_object_that_became_unreadable_stays_at_its_last_good_version(world: World, pauses: Pauses) -> None:
     world.put(NAMESPACE, "a", quietly=True)
     async with running(world, pauses) as mirror:
