@@ -77,6 +77,7 @@ class KubernetesNetworkPolicySpec(Struct, frozen=True, gc=False, kw_only=True, o
     ingress: tuple[NetworkPolicyIngressRule, ...] = ()
     """None at all lets nothing in; one empty rule lets everything in."""
     egress: tuple[NetworkPolicyEgressRule, ...] = ()
+    """None at all lets nothing out, where the policy isolates that direction; one empty rule lets everything out."""
 
 
 class KubernetesNetworkPolicy(
