@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from msgspec import Struct, structs
 
-from calipy.datastore.kubernetes.places import Place
 from calipy.resources.metadata import Key, Kind
 
 Verb = Literal["get", "list", "watch", "create", "patch", "delete"]
@@ -40,13 +39,13 @@ class Call(Struct, frozen=True, gc=False, kw_only=True):
         return _METHODS[self.verb]
 
 
-def on_object(verb: Verb, place: Place, key: Key, *, subresource: str = "", body: bytes = b"") -> Call:
+def on_object(verb: Verb, kind: Kind[Any], key: Key, *, subresource: str = "", body: bytes = b"") -> Call:
     """One object, or a subresource of it."""
     behind = f"/{subresource}" if subresource else ""
     return Call(
         verb=verb,
-        path=f"{_collection(place, key.namespace)}/{quote(place.name(key.name), safe='')}{behind}",
-        resource=_resource(place, behind),
+        path=f"{_collection(kind, key.namespace)}/{quote(key.name, safe='')}{behind}",
+        resource=_resource(kind, behind),
         what=str(key),
         namespace=key.namespace,
         body=body,
@@ -54,27 +53,24 @@ def on_object(verb: Verb, place: Place, key: Key, *, subresource: str = "", body
     )
 
 
-def on_kind(
-    verb: Verb, place: Place, kind: Kind[Any], *, namespace: str = "", query: Mapping[str, str] | None = None
-) -> Call:
+def on_kind(verb: Verb, kind: Kind[Any], *, namespace: str = "", query: Mapping[str, str] | None = None) -> Call:
     """All objects of a kind, in one namespace or everywhere."""
     return Call(
-        verb=verb, path=_collection(place, namespace), resource=_resource(place), what=kind.plural,
+        verb=verb, path=_collection(kind, namespace), resource=_resource(kind), what=kind.plural,
         namespace=namespace, query=query or {},
     )  # fmt: skip
 
 
-def creation(place: Place, key: Key, body: bytes) -> Call:
+def creation(kind: Kind[Any], key: Key, body: bytes) -> Call:
     """A new object."""
-    return structs.replace(on_object("create", place, key, body=body), path=_collection(place, key.namespace))
+    return structs.replace(on_object("create", kind, key, body=body), path=_collection(kind, key.namespace))
 
 
-def _collection(place: Place, namespace: str) -> str:
-    root = f"/apis/{place.group}/{place.version}" if place.group else f"/api/{place.version}"
-    return (
-        f"{root}/namespaces/{quote(namespace, safe='')}/{place.resource}" if namespace else f"{root}/{place.resource}"
-    )
+def _collection(kind: Kind[Any], namespace: str) -> str:
+    root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
+    within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+    return f"{root}{within}/{kind.resource}"
 
 
-def _resource(place: Place, behind: str = "") -> str:
-    return f"{place.resource}{behind}.{place.group}" if place.group else f"{place.resource}{behind}"
+def _resource(kind: Kind[Any], behind: str = "") -> str:
+    return f"{kind.resource}{behind}.{kind.group}" if kind.group else f"{kind.resource}{behind}"

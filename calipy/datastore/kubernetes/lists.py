@@ -10,7 +10,6 @@ import msgspec
 from calipy.datastore.kubernetes.calls import on_kind
 from calipy.datastore.kubernetes.client import Client
 from calipy.datastore.kubernetes.objects import ObjectList, Objects, number, typed
-from calipy.datastore.kubernetes.places import Place
 from calipy.datastore.stores import Page, Stored, Unavailable
 from calipy.resources.metadata import Kind, R
 
@@ -19,7 +18,7 @@ _AT_ONCE = 100
 
 
 async def pages(
-    client: Client, place: Place, objects: Objects, kind: Kind[R], *, namespace: str, labels: Mapping[str, str],
+    client: Client, objects: Objects, kind: Kind[R], *, namespace: str, labels: Mapping[str, str],
     page_size: int,
 ) -> AsyncGenerator[Page[R], None]:  # fmt: skip
     """All pages are of one revision. Raises Expired where the server has forgotten it in the midst of the list."""
@@ -27,21 +26,21 @@ async def pages(
     if labels:
         query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
     while True:
-        call = on_kind("list", place, kind, namespace=namespace, query=query)
+        call = on_kind("list", kind, namespace=namespace, query=query)
         page = _decoded(await client.ask(call), kind)
         revision = number(page.metadata.resource_version)
-        yield Page(items=await _items(place, objects, kind, page), revision=revision)
+        yield Page(items=await _items(objects, kind, page), revision=revision)
         if not page.metadata.continue_:
             return
         query["continue"] = page.metadata.continue_
 
 
-async def _items(place: Place, objects: Objects, kind: Kind[R], page: ObjectList) -> tuple[Stored[R], ...]:
+async def _items(objects: Objects, kind: Kind[R], page: ObjectList) -> tuple[Stored[R], ...]:
     found: list[Stored[R]] = []
     for index, item in enumerate(page.items or ()):
         if index % _AT_ONCE == 0:
             await asyncio.sleep(0)
-        if one := objects.of_many(kind, place.inward(kind, typed(kind, item))):
+        if one := objects.of_many(kind, typed(kind, item)):
             found.append(one)
     return tuple(found)
 

@@ -10,7 +10,7 @@ from calipy.datastore.kubernetes import derived
 from calipy.datastore.kubernetes.calls import on_object
 from calipy.datastore.kubernetes.client import Client, Observe
 from calipy.datastore.kubernetes.credentials import Credentials
-from calipy.datastore.kubernetes.groups import Groups
+from calipy.datastore.kubernetes.groups import check_groups
 from calipy.datastore.kubernetes.lists import pages
 from calipy.datastore.kubernetes.objects import Objects
 from calipy.datastore.kubernetes.watches import Lasting, Watcher
@@ -26,9 +26,8 @@ def unobserved(verb: str, resource: str, code: str) -> None:
 class KubernetesStore(Store):
     """A store on an API server. Make it by `open`; use it on that event loop alone."""
 
-    def __init__(self, client: Client, groups: Groups, objects: Objects, lasting: Lasting) -> None:
+    def __init__(self, client: Client, objects: Objects, lasting: Lasting) -> None:
         self._client = client
-        self._groups = groups
         self._objects = objects
         self._writes = Writes(client, objects)
         self._watcher = Watcher(client, objects, lasting)
@@ -42,23 +41,23 @@ class KubernetesStore(Store):
         watches keep what policy and routes need; without one all are kept whole. Raises Unavailable, Unauthorized."""
         client = Client(credentials, observe=observe, timeout_s=timeout_s)
         try:
-            groups = await Groups.discovered(client)
+            await check_groups(client)
         except BaseException:
             await client.close()
             raise
-        return cls(client, groups, Objects(own_node), lasting)
+        return cls(client, Objects(own_node), lasting)
 
     async def get(self, kind: Kind[R], name: str, namespace: str = "") -> Stored[R]:
         """The object; raises NotFound, or Refused if it can't be decoded."""
-        key, place = Key(kind.name, name, namespace), self._groups.place(kind)
+        key = Key(kind.name, name, namespace)
         if derived.is_derived(kind):
             raise NotFound(f"{key} does not exist: a Kubernetes cluster has no {kind.plural} of its own")
         try:
-            text = await self._client.ask(on_object("get", place, key))
+            text = await self._client.ask(on_object("get", kind, key))
         except NotFound:
             self._objects.misfits.forget(key)
             raise
-        return self._objects.one(kind, place.inward(kind, text))
+        return self._objects.one(kind, text)
 
     async def list(
         self, kind: Kind[R], *, namespace: str = "", labels: Mapping[str, str] | None = None, page_size: int = 500
@@ -70,7 +69,7 @@ class KubernetesStore(Store):
         if not namespace and not labels:
             self._objects.misfits.restart(kind.name)
         found = pages(
-            self._client, self._groups.place(kind), self._objects, kind, namespace=namespace, labels=labels or {},
+            self._client, self._objects, kind, namespace=namespace, labels=labels or {},
             page_size=page_size,
         )  # fmt: skip
         async with aclosing(found):
@@ -82,7 +81,7 @@ class KubernetesStore(Store):
         if derived.is_derived(kind):
             events = derived.silence(kind)
         else:
-            events = self._watcher.follow(self._groups.place(kind), kind, since)
+            events = self._watcher.follow(kind, since)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -91,16 +90,16 @@ class KubernetesStore(Store):
         """Stores a new object; raises Exists, Refused."""
         if derived.is_derived(kind):
             raise derived.refusal(kind.key(value))
-        return await self._writes.create(self._groups.place(kind), kind, value)
+        return await self._writes.create(kind, value)
 
     async def update(self, kind: Kind[R], old: Stored[R], new: R) -> Stored[R]:
         """Writes the difference: one request, or two where the status is a subresource and both change. Raises
         Conflict, NotFound, Refused."""
-        return await self._writes.update(self._groups.place(kind), kind, old, new)
+        return await self._writes.update(kind, old, new)
 
     async def delete(self, kind: Kind[R], old: Stored[R]) -> None:
         """Deletes the object; the server keeps it while it has finalizers. Raises Conflict, NotFound."""
-        await self._writes.delete(self._groups.place(kind), kind, old)
+        await self._writes.delete(kind, old)
 
     @property
     def unreadable(self) -> Mapping[Key, str]:

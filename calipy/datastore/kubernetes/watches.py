@@ -14,7 +14,6 @@ from calipy.datastore.kubernetes.calls import Call, on_kind
 from calipy.datastore.kubernetes.client import Client
 from calipy.datastore.kubernetes.failures import of_status, status_of
 from calipy.datastore.kubernetes.objects import Objects, WatchEvent, identity
-from calipy.datastore.kubernetes.places import Place
 from calipy.datastore.stores import Event, Expired, Unavailable
 from calipy.resources.metadata import Kind, R
 
@@ -44,12 +43,12 @@ class Watcher:
         self._lasting = lasting
         self._clock = clock
 
-    async def follow(self, place: Place, kind: Kind[R], since: int) -> AsyncGenerator[Event[R], None]:
+    async def follow(self, kind: Kind[R], since: int) -> AsyncGenerator[Event[R], None]:
         """Changes after revision `since`, without end: that the server ends a stream after the time that it was given
         is no event. Raises Expired, Unavailable, Unauthorized."""
         while True:
             began, before = self._clock(), since
-            async with aclosing(self._one_stream(place, kind, since)) as events:
+            async with aclosing(self._one_stream(kind, since)) as events:
                 async for event in events:
                     since = event.revision
                     yield event
@@ -57,19 +56,19 @@ class Watcher:
                 reason = "the server has ended the stream at once"
                 raise Unavailable(f"{self._client.server}: watch {kind.plural}: {reason}; look at its logs")
 
-    async def _one_stream(self, place: Place, kind: Kind[R], since: int) -> AsyncGenerator[Event[R], None]:
+    async def _one_stream(self, kind: Kind[R], since: int) -> AsyncGenerator[Event[R], None]:
         query = {
             "watch": "1",
             "resourceVersion": str(since),
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(self._lasting.seconds()),
         }
-        call = on_kind("watch", place, kind, query=query)
+        call = on_kind("watch", kind, query=query)
         async with self._client.stream(call) as chunks:
             async for line in _lines(chunks):
-                yield self._event(call, place, kind, line)
+                yield self._event(call, kind, line)
 
-    def _event(self, call: Call, place: Place, kind: Kind[R], line: bytes) -> Event[R]:
+    def _event(self, call: Call, kind: Kind[R], line: bytes) -> Event[R]:
         try:
             event = msgspec.json.decode(line, type=WatchEvent)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -80,7 +79,7 @@ class Watcher:
             raise of_status(self._client.server, call, status.code, status)
         if event.type == "BOOKMARK":
             return Event(type="bookmark", revision=identity(kind, text)[1])
-        return self._change(kind, place.inward(kind, text), deleted=event.type == "DELETED")
+        return self._change(kind, text, deleted=event.type == "DELETED")
 
     def _change(self, kind: Kind[R], text: bytes, *, deleted: bool) -> Event[R]:
         stored = self._objects.of_many(kind, text)

@@ -11,9 +11,8 @@ from calipy.datastore import lifecycles
 from calipy.datastore.kubernetes.calls import Call, creation, on_object
 from calipy.datastore.kubernetes.client import Client
 from calipy.datastore.kubernetes.objects import Objects
-from calipy.datastore.kubernetes.places import Place
 from calipy.datastore.lifecycles import Document, metadata_of, sent_by_client
-from calipy.datastore.patches import document
+from calipy.datastore.patches import document, encode_patch
 from calipy.datastore.stores import Conflict, Stored
 from calipy.resources.metadata import Kind, ObjectMeta, R, accept
 
@@ -27,39 +26,39 @@ class Writes:
         self._client = client
         self._objects = objects
 
-    async def create(self, place: Place, kind: Kind[R], value: R) -> Stored[R]:
+    async def create(self, kind: Kind[R], value: R) -> Stored[R]:
         """A status that the server takes only apart is written right after. Raises Exists, Refused."""
         lifecycles.check_metadata(kind, value)
         accept(kind, value)
         whole = sent_by_client(document(value))
-        call = creation(place, kind.key(value), msgspec.json.encode(place.outward(kind, whole)))
-        created = self._read(place, kind, await self._client.ask(call))
+        call = creation(kind, kind.key(value), msgspec.json.encode(whole))
+        created = self._read(kind, await self._client.ask(call))
         if whole.get(_STATUS) and _status_is_apart(kind):
-            return await self._patch(place, kind, created, _STATUS, {_STATUS: whole[_STATUS]})
+            return await self._patch(kind, created, _STATUS, {_STATUS: whole[_STATUS]})
         return created
 
-    async def update(self, place: Place, kind: Kind[R], old: Stored[R], new: R) -> Stored[R]:
+    async def update(self, kind: Kind[R], old: Stored[R], new: R) -> Stored[R]:
         """Nothing is asked where nothing changes. Raises Conflict, NotFound, Refused."""
         before, now = old.value.metadata, new.metadata
         lifecycles.refuse_rename(str(old.key), _named(before), _named(now))
         lifecycles.accept_change(kind, old.value, new)
-        patch = sent_by_client(place.patch(kind, old.value, new))
+        patch = sent_by_client(encode_patch(kind, old.value, new))
         stored = old
         for subresource, part in _parts(kind, patch):
-            stored = await self._patch(place, kind, stored, subresource, part)
+            stored = await self._patch(kind, stored, subresource, part)
         return stored
 
-    async def delete(self, place: Place, kind: Kind[R], old: Stored[R]) -> None:
+    async def delete(self, kind: Kind[R], old: Stored[R]) -> None:
         """Raises Conflict, NotFound."""
         preconditions = {"uid": old.uid, "resourceVersion": str(old.revision)}
         body = msgspec.json.encode({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions})
-        await self._if_unchanged(old, on_object("delete", place, old.key, body=body))
+        await self._if_unchanged(old, on_object("delete", kind, old.key, body=body))
 
-    async def _patch(self, place: Place, kind: Kind[R], old: Stored[R], subresource: str, patch: Document) -> Stored[R]:
+    async def _patch(self, kind: Kind[R], old: Stored[R], subresource: str, patch: Document) -> Stored[R]:
         meta = {**metadata_of(patch), "uid": old.uid, "resourceVersion": str(old.revision)}
         body = msgspec.json.encode({**patch, "metadata": meta})
-        call = on_object("patch", place, old.key, subresource=subresource, body=body)
-        return self._read(place, kind, await self._if_unchanged(old, call))
+        call = on_object("patch", kind, old.key, subresource=subresource, body=body)
+        return self._read(kind, await self._if_unchanged(old, call))
 
     async def _if_unchanged(self, old: Stored[Any], call: Call) -> bytes:
         try:
@@ -69,8 +68,8 @@ class Writes:
                 f"{old.key} has changed since it was at revision {old.revision}; read it again"
             ) from conflict
 
-    def _read(self, place: Place, kind: Kind[R], text: bytes) -> Stored[R]:
-        return self._objects.one(kind, place.inward(kind, text))
+    def _read(self, kind: Kind[R], text: bytes) -> Stored[R]:
+        return self._objects.one(kind, text)
 
 
 def _named(meta: ObjectMeta) -> Document:
