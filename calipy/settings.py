@@ -172,6 +172,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 _OTHERS = frozenset(
     {
         "CALICO_K8S_NODE_REF",
+        "CALIPY_DATASTORE",
+        "DATASTORE_TYPE",
         "CALIPY_LAB",
         "CALIPY_CNI_BIN_DIR",
         "CALIPY_DATASTORE",
