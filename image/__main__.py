@@ -44,9 +44,9 @@ async def make(out: Path, name: str, steps: Steps) -> None:
 @click.option("--tree", type=click.Path(path_type=Path), help="Only the image's files, into this empty folder.")
 def main(name: str, out: Path, tree: Path | None) -> None:
     """Makes the image's archive, for `ctr images import`, `podman load`, `docker load` or `kind load image-archive`."""
+    out, steps = out.absolute(), Steps(sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
-    steps = Steps(sys.stderr)
-    asyncio.run(make(out.absolute(), name, steps) if tree is None else rootfs.make(tree, out.parent / "image", steps))
+    asyncio.run(make(out, name, steps) if tree is None else rootfs.make(tree.absolute(), out.parent / "image", steps))
 
 
 if __name__ == "__main__":

@@ -124,8 +124,9 @@ def _python_packages(root: Path, folder: Path) -> None:
 
 
 def _compile(root: Path) -> None:
-    """By the image's own interpreter. Files have no time in an image: their hashes stand in the bytecode, unchecked."""
-    compiler = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    """By the image's own interpreter, whatever our environment says of bytecode. Files have no time in an image: their
+    hashes stand in the bytecode, unchecked."""
+    compiler = ("/usr/bin/python3", "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
     enter = ("chroot", str(root)) if os.geteuid() == 0 else ("unshare", "--map-root-user", "chroot", str(root))
     _run("bytecode", *enter, *compiler, "/usr/lib/python3.11", "/usr/local/lib/python3.11")
 
