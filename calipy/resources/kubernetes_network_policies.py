@@ -20,15 +20,20 @@ class NetworkPolicyPort(Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     """networking.k8s.io/v1 NetworkPolicyPort. No port is every port of the protocol."""
 
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    """TCP, UDP or SCTP. Default: TCP."""
     port: int | str | None = None
+    """The port: 1 to 65535, or the name of a container's port. Left out, every port of the protocol."""
     end_port: int | None = None
+    """The last port of a range that begins with port."""
 
 
 class IPBlock(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """networking.k8s.io/v1 IPBlock."""
+    """Addresses in a range (networking.k8s.io/v1 IPBlock)."""
 
     cidr: str
+    """The range: 10.0.0.0/8."""
     except_: tuple[str, ...] = field(name="except", default=())
+    """Ranges in it that aren't meant."""
 
 
 class NetworkPolicyPeer(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
@@ -37,33 +42,44 @@ class NetworkPolicyPeer(Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     is meant."""
 
     pod_selector: LabelSelector | None = None
+    """Pods, by their labels."""
     namespace_selector: LabelSelector | None = None
+    """Pods of namespaces, by the namespaces' labels."""
     ip_block: IPBlock | None = field(name="ipBlock", default=None)
+    """Addresses in a range; stands alone."""
 
 
 class NetworkPolicyIngressRule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """networking.k8s.io/v1 NetworkPolicyIngressRule. No peers are all peers, no ports all ports."""
 
     from_: tuple[NetworkPolicyPeer, ...] = field(name="from", default=())
+    """Who may reach the pods. Left out, everybody."""
     ports: tuple[NetworkPolicyPort, ...] = ()
+    """At which of the pods' ports. Left out, at all."""
 
 
 class NetworkPolicyEgressRule(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """networking.k8s.io/v1 NetworkPolicyEgressRule. No peers are all peers, no ports all ports."""
 
     to: tuple[NetworkPolicyPeer, ...] = ()
+    """Whom the pods may reach. Left out, everybody."""
     ports: tuple[NetworkPolicyPort, ...] = ()
+    """At which of their ports. Left out, at all."""
 
 
 class KubernetesNetworkPolicySpec(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
-    """networking.k8s.io/v1 NetworkPolicySpec."""
+    """Which pods the policy governs, and what they may talk to (networking.k8s.io/v1 NetworkPolicySpec)."""
 
     pod_selector: LabelSelector = LabelSelector()
+    """The pods that the policy governs, by their labels; {} means all of the namespace."""
     policy_types: tuple[PolicyType, ...] = ()
-    """Empty stands for what `types_in_force` says."""
+    """The directions that the policy governs: a governed pod is closed in them but for what rules allow. Left out:
+    Ingress, and Egress if there are egress rules."""
     ingress: tuple[NetworkPolicyIngressRule, ...] = ()
-    """None at all lets nothing in; one empty rule lets everything in."""
+    """What may reach the pods: what one rule or another allows. None at all lets nothing in; one empty rule lets
+    everything in."""
     egress: tuple[NetworkPolicyEgressRule, ...] = ()
+    """What the pods may reach: what one rule or another allows."""
 
 
 class KubernetesNetworkPolicy(

@@ -15,8 +15,12 @@ class LabelSelectorRequirement(Struct, frozen=True, gc=False, kw_only=True, omit
     """Kubernetes meta/v1 LabelSelectorRequirement."""
 
     key: str
+    """The label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """In, its value is one of values; NotIn, it is none of them, or the label isn't there; Exists and DoesNotExist, the
+    label is there or not."""
     values: tuple[str, ...] = ()
+    """Of operators In and NotIn: one value or more."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """True if something with these labels is selected. NotIn also selects what lacks the label."""
@@ -35,7 +39,9 @@ class LabelSelector(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     """Kubernetes meta/v1 LabelSelector: all requirements together. An empty one selects everything."""
 
     match_labels: dict[str, str] = {}
+    """Labels and their values; all are there."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+    """Requirements of single labels; all hold."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """True if something with these labels is selected."""
