@@ -9,8 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from calipy.resources.bgp_peers import DURATION
 from calipy.resources.definitions import Constraint, Definition, Validation, default_or_node
+from calipy.resources.durations import PATTERN as DURATION
 from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector

@@ -18,6 +18,7 @@ from calipy.resources.definitions import (
     exclusive,
     unset,
 )
+from calipy.resources.durations import PATTERN as DURATION
 from calipy.resources.durations import duration_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.secrets import SecretKeySelector
@@ -229,9 +230,6 @@ _RULES = (
     ),
 )
 """Field of the spec, rule, message."""
-DURATION = r"^(\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))*$|^0$"
-"""A Go duration, zero or more."""
-
 _DEFINITION = Definition(
     columns=(
         Column(name="Node Selector", path=".spec.nodeSelector", description="The nodes that peer."),

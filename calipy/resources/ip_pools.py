@@ -327,6 +327,8 @@ _DEFINITION = Definition(
         Constraint(path="spec.blockSize", minimum=0, maximum=128),
         Constraint(path="spec.ipipMode", default="Never"),
         Constraint(path="spec.vxlanMode", default="Never"),
+        Constraint(path="spec.natOutgoing", default=False),
+        Constraint(path="spec.disabled", default=False),
         Constraint(path="spec.nodeSelector", default="all()"),
         Constraint(path="spec.allowedUses", list_type="set", min_items=1, max_items=3, default=("Workload", "Tunnel")),
         Constraint(path="spec.assignmentMode", default="Automatic"),

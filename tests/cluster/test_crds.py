@@ -114,6 +114,8 @@ def test_defaults_are_filled_in(api_server: Any) -> None:
         "assignmentMode": "Automatic",
         "ipipMode": "Never",
         "vxlanMode": "Never",
+        "natOutgoing": False,
+        "disabled": False,
         "nodeSelector": "all()",
     }
 

@@ -23,7 +23,9 @@ DIFFERENCES = {
     "FelixConfiguration spec.nftablesMode": "filled in, it would be named as without effect in every object",
     "FelixConfiguration spec.programClusterRoutes": "newer Calico has two values more",
     "IPPool spec.allowedUses": "filled in, so that columns show what holds",
+    "IPPool spec.disabled": "filled in, so that columns show what holds",
     "IPPool spec.ipipMode": "filled in, so that columns show what holds",
+    "IPPool spec.natOutgoing": "filled in, so that columns show what holds",
     "IPPool spec.nodeSelector": "filled in, so that columns show what holds",
     "IPPool spec.vxlanMode": "filled in, so that columns show what holds",
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from calipy.resources.durations import parse_seconds
+from calipy.resources.durations import PATTERN, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -16,9 +18,11 @@ from calipy.resources.durations import parse_seconds
 )  # fmt: skip
 def test_a_duration(text: str, seconds: float) -> None:
     assert parse_seconds(text) == pytest.approx(seconds)
+    assert (re.search(PATTERN, text) is not None) == (seconds >= 0)
 
 
 @pytest.mark.parametrize("text", ["", "90", "s", "1 m", "1m 30s", "1d", "90s!", "--1s", "1h30", "∞s", "٣s"])
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration; write 90s"):
         parse_seconds(text)
+    assert re.search(PATTERN, text) is None
