@@ -32,6 +32,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "BGPConfiguration": {},
     "CalipyConfiguration": {"policyRecheck": "Enabled"},
     "BGPPeer": {"peerIP": "192.0.2.1", "asNumber": 64512},
+    "BGPFilter": {"exportV4": [{"action": "Reject"}]},
+    "HostEndpoint": {"node": "n1", "interfaceName": "eth0"},
+    "StagedNetworkPolicy": {"stagedAction": "Delete"},
+    "CalicoNodeStatus": {"node": "n1", "classes": ["BGP"], "updatePeriodSeconds": 10},
+    "KubeControllersConfiguration": {"controllers": {}},
     "ClusterInformation": {"clusterGUID": "0123"},
     "NetworkPolicy": {"selector": "all()", "ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}}]},
     "GlobalNetworkPolicy": {"order": 10.5, "types": ["Egress"], "egress": [{"action": "Deny", "protocol": "TCP"}]},
@@ -49,7 +54,10 @@ OUTSIDE_SPEC: dict[str, dict[str, Any]] = {
     "EndpointSlice": {"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 80}]},
 }
 FUTURE = {"fromTheFuture": {"deep": {"list": [1, {"a": "b"}], "text": "\u00e9"}}}
-SINGLE = ("FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration", "CalipyConfiguration")
+SINGLE = (
+    "FelixConfiguration", "BGPConfiguration", "ClusterInformation", "IPAMConfiguration", "CalipyConfiguration",
+    "KubeControllersConfiguration",
+)  # fmt: skip
 
 
 def original(kind: Kind[Any]) -> dict[str, Any]:
