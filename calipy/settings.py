@@ -176,8 +176,6 @@ _OTHERS = frozenset(
         "DATASTORE_TYPE",
         "CALIPY_LAB",
         "CALIPY_CNI_BIN_DIR",
-        "CALIPY_DATASTORE",
-        "DATASTORE_TYPE",
         "KUBECONFIG",
         "KUBERNETES_SERVICE_HOST",
         "NODENAME",

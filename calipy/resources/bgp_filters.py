@@ -263,7 +263,8 @@ def _validations(name: str) -> Iterator[Validation]:
     )  # fmt: skip
     yield Validation(
         path=f"{rule}.operations[]",
-        rule="[has(self.addCommunity), has(self.prependASPath), has(self.setPriority)].exists_one(given, given)",
+        rule="(has(self.addCommunity) ? 1 : 0) + (has(self.prependASPath) ? 1 : 0)"
+        " + (has(self.setPriority) ? 1 : 0) == 1",
         message="write exactly one of addCommunity, prependASPath, setPriority",
     )
 

@@ -112,6 +112,7 @@ KIND = Kind(
     name="HostEndpoint", group="projectcalico.org", version="v3", plural="hostendpoints", type=HostEndpoint,
     problems=problems, short_names=("hep", "heps"),
     definition=Definition(
+        short_names=("hep", "heps"),
         columns=(
             Column("Node", ".spec.node", description="The node whose interface this is"),
             Column("Interface", ".spec.interfaceName", description="The interface; * is all of them"),
@@ -126,6 +127,8 @@ KIND = Kind(
             Constraint(
                 path="spec.profiles[]", max_length=dns_names.MOST_CHARACTERS, pattern=f"^{dns_names.PATTERN}$"
             ),
+            Constraint(path="spec.ports", max_items=1024),
+            Constraint(path="spec.ports[].protocol", max_length=10),
             Constraint(path="spec.ports[].name", max_length=15, pattern="^[a-z0-9]+(-[a-z0-9]+)*$"),
             Constraint(path="spec.ports[].port", minimum=1, maximum=65535),
         ),

@@ -241,6 +241,7 @@ KIND = Kind(
     plural="kubecontrollersconfigurations", type=KubeControllersConfiguration, problems=problems,
     short_names=("kcc", "kccs", "kubecontrollersconfig", "kubecontrollersconfigs"),
     definition=Definition(
+        short_names=("kcc", "kccs"),
         constraints=(*_constraints("spec"), *_constraints("status.runningConfig")),
         validations=(
             Validation(

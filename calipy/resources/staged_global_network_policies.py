@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from calipy.resources.definitions import Definition, Validation
+from calipy.resources.definitions import SELECTOR, Validation, bounded
 from calipy.resources.global_network_policies import GlobalNetworkPolicySpec
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, Problem, Resource
+from calipy.resources.policy_definitions import no_global, policy_definition
 from calipy.resources.policy_problems import plain_selector_problems, policy_problems
 from calipy.resources.staged_policies import (
     COLUMNS,
     StagedAction,
     blank_problems,
     blank_validations,
-    policy_constraints,
-    policy_validations,
+    staged_validations,
 )
 
 
@@ -64,7 +64,6 @@ def _host_problems(spec: StagedGlobalNetworkPolicySpec) -> Iterator[Problem]:
         yield Problem("spec.types", list(spec.types), "Egress comes after DNAT, and preDNAT is set", "write [Ingress]")
 
 
-_SELECTORS = ("selector", "namespaceSelector", "serviceAccountSelector")
 _TRACKED = "(!has(self.doNotTrack) || !self.doNotTrack)"
 _AFTER_DNAT = "(!has(self.preDNAT) || !self.preDNAT)"
 _VALIDATIONS = (
@@ -90,8 +89,9 @@ _VALIDATIONS = (
 KIND = Kind(
     name="StagedGlobalNetworkPolicy", group="projectcalico.org", version="v3", plural="stagedglobalnetworkpolicies",
     type=StagedGlobalNetworkPolicy, problems=problems, names="policy", short_names=("sgnp", "sgnps"),
-    definition=Definition(
-        columns=COLUMNS, constraints=tuple(policy_constraints(*_SELECTORS)),
-        validations=(*policy_validations(*_SELECTORS), *_VALIDATIONS), selectable=(".spec.tier",),
+    definition=policy_definition(
+        namespaced=False, short_names=("sgnp",), columns=COLUMNS,
+        constraints=tuple(bounded(SELECTOR, "spec.namespaceSelector")),
+        validations=(no_global("spec", "namespaceSelector"), *staged_validations("namespaceSelector"), *_VALIDATIONS),
     ),
 )  # fmt: skip

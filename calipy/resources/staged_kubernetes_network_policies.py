@@ -44,6 +44,7 @@ KIND = Kind(
     plural="stagedkubernetesnetworkpolicies", type=StagedKubernetesNetworkPolicy, problems=problems, namespaced=True,
     short_names=("sknp", "stagedkubernetespolicy", "stagedkubernetespolicies", "skpol", "skpols"),
     definition=Definition(
+        short_names=("sknp",),
         columns=(Column("Action", ".spec.stagedAction", description="What becomes of the policy of this name"),),
         constraints=(
             Constraint(path="spec.ingress", list_type="atomic"),

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from calipy.resources.definitions import Definition
 from calipy.resources.labels import metadata_problems
 from calipy.resources.metadata import Kind, Problem, Resource
 from calipy.resources.network_policies import NetworkPolicySpec
+from calipy.resources.policy_definitions import policy_definition
 from calipy.resources.policy_problems import policy_problems
 from calipy.resources.staged_policies import (
     COLUMNS,
     StagedAction,
     blank_problems,
-    policy_constraints,
-    policy_validations,
+    staged_validations,
 )
 
 
@@ -47,14 +46,11 @@ def problems(policy: StagedNetworkPolicy) -> Iterator[Problem]:
     yield from policy_problems(policy.spec, namespaced=True)
 
 
-_SELECTORS = ("selector", "serviceAccountSelector")
-
 KIND = Kind(
     name="StagedNetworkPolicy", group="projectcalico.org", version="v3", plural="stagednetworkpolicies",
     type=StagedNetworkPolicy, problems=problems, names="policy", namespaced=True,
     short_names=("snp", "scnp", "stagedpolicy", "stagedpolicies", "spol", "spols"),
-    definition=Definition(
-        columns=COLUMNS, constraints=tuple(policy_constraints(*_SELECTORS)),
-        validations=tuple(policy_validations(*_SELECTORS)), selectable=(".spec.tier",),
+    definition=policy_definition(
+        namespaced=True, short_names=("scnp", "snp"), columns=COLUMNS, validations=staged_validations(),
     ),
 )  # fmt: skip

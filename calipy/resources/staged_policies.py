@@ -8,10 +8,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, structs
 
-from calipy.resources.definitions import Column, Constraint, Validation
+from calipy.resources.definitions import Column, Validation
 from calipy.resources.metadata import Problem
-from calipy.resources.policy_problems import MOST_RULES
-from calipy.resources.selectors import MOST_CHARACTERS
 
 StagedAction = Literal["Set", "Delete", "Learn", "Ignore"]
 
@@ -31,29 +29,15 @@ def blank_problems(spec: Struct) -> Iterator[Problem]:
 
 COLUMNS = (
     Column("Tier", ".spec.tier", description="The tier that the policy is for"),
-    Column("Order", ".spec.order", description="Its place in the tier, lower first"),
+    Column("Order", ".spec.order", "number", description="Its place in the tier, lower first"),
     Column("Action", ".spec.stagedAction", description="What becomes of the policy of this name", wide=True),
 )
 
 
-def policy_constraints(*selectors: str) -> Iterator[Constraint]:
-    """Those of Calico's policies, with these selectors."""
-    for name in selectors:
-        yield Constraint(path=f"spec.{name}", max_length=MOST_CHARACTERS)
-    for name in ("ingress", "egress"):
-        yield Constraint(path=f"spec.{name}", max_items=MOST_RULES, list_type="atomic")
-    yield Constraint(path="spec.types", min_items=1, max_items=2, list_type="set")
-    yield Constraint(path="spec.performanceHints", list_type="set")
-
-
-def policy_validations(*selectors: str) -> Iterator[Validation]:
-    """Those of Calico's staged policies, with these selectors."""
-    for name in selectors:
-        yield Validation(
-            path="spec", rule=f"!has(self.{name}) || !self.{name}.contains('global(')", field=f".{name}",
-            message="global() has no meaning here: it belongs into a rule's namespaceSelector, alone",
-        )  # fmt: skip
-    yield from blank_validations("order", "ingress", "egress", "types", "performanceHints", *selectors)
+def staged_validations(*others: str) -> tuple[Validation, ...]:
+    """Those that Calico's staged policies have besides their policies', with these fields of their own."""
+    shared = ("order", "selector", "serviceAccountSelector", "ingress", "egress", "types", "performanceHints")
+    return tuple(blank_validations(*shared, *others))
 
 
 def blank_validations(*names: str) -> Iterator[Validation]:
