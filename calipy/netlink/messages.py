@@ -51,9 +51,9 @@ class Series(Struct, frozen=True, gc=False):
     def pack(self, first_sequence: int, *, acknowledge: bool = False) -> bytearray:
         """All of them as bytes, the objects numbered from `first_sequence`."""
         one, fields = b"", list[tuple[int, nla.Data]]()
-        numbers = memoryview(array("I", range(first_sequence, first_sequence + self.count)))
+        sequence = memoryview(array("I", range(first_sequence, first_sequence + self.count)))
         for message in self.messages:
-            fields += [(len(one) + _SEQUENCE, numbers), (len(one) + HEADER_SIZE + self.place, self.fields)]
+            fields += [(len(one) + _SEQUENCE, sequence), (len(one) + HEADER_SIZE + self.place, self.fields)]
             one += pack((message,), 0, acknowledge=acknowledge)
         return nla.repeated(one, self.count, fields)
 
