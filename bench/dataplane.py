@@ -131,9 +131,10 @@ async def _our_routes(space: Namespace, index: int) -> float:
 
 
 def _endpoints() -> Iterator[Row]:
-    ours, peer, kernel = [], [], []
+    ours, peer, kernel, objects = [], [], [], []
     for _ in range(_REPEATS):
         with namespace("ours") as space, namespace("peer") as other, namespace("kernel") as third:
+            objects.append(_planned_alone())
             ours.append(asyncio.run(_our_endpoints(space)))
             listed = space.run("nft", "list", "table", "inet", "calipy")
             text = re.sub(r"^\tflags .*\n", "", listed, flags=re.MULTILINE)  # nft can't load what it lists here
@@ -147,6 +148,17 @@ def _endpoints() -> Iterator[Row]:
     what = f"chains and dispatch of {_ENDPOINTS} endpoints"
     yield row(what, "ms", median(ours), median(peer), "nft -f", "<= 0.5")
     yield row(f"{what}: the kernel alone", "ms", median(kernel), median(peer), "nft -f")
+    yield row(f"{what}: their objects alone", "ms", median(objects))
+
+
+def _planned_alone() -> float:
+    """Milliseconds until the objects of all are there, names and values, of which nothing is done yet."""
+    state, planner = _endpoint_state(), RulesPlanner()
+    began = time.perf_counter()
+    plans = list(planner.plans(everything(state), state))
+    took_ms = (time.perf_counter() - began) * 1e3
+    assert len(plans) > _ENDPOINTS
+    return took_ms
 
 
 def _chains(space: Namespace) -> int:

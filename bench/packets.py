@@ -194,7 +194,7 @@ def _ours(endpoints: int = 1, *, policies: bool = True, without: str = "", inval
                     ops.append(Put(STATIC, name, value))
         with NetlinkSocket.open(NETFILTER, namespace=host.fd) as netfilter:
             driver = NftablesDriver(netfilter, own=False)
-            outcome = driver.apply(tuple(sorted(ops, key=driver.order)))
+            outcome = driver.apply(tuple(ops))
         if outcome.refusals or outcome.resync:
             raise RuntimeError(f"the kernel refuses: {outcome}")
 

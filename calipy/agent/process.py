@@ -6,6 +6,7 @@ module is what it needs, and no more.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,7 @@ def run(log_level: str | None = None, log_format: str | None = None) -> int:
 
     from calipy.agent.main import Agent
 
+    gc.freeze()  # what is imported stays: the collector would hold the loop for longer than all else does
     with ThreadPoolExecutor(1, "kernel") as thread:
         agent = Agent(settings, process, thread, begun, log_level=log_level or settings.log_level)
         return asyncio.run(_until_signal(agent))

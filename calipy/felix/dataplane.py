@@ -233,7 +233,7 @@ class Dataplane:
     def _enter(self, area: Area, plan: Plan) -> None:
         if area.refused.pop(plan.owner, None) is not None:
             area.ledger.release(plan.owner)
-        needed = next((owner for owner in area.refused if plan.owner in area.planner.users(owner)), None)
+        needed = self._needed(area, plan.owner) if area.refused else None
         if needed is not None and (plan.objects is not None or plan.problem):
             self._close(area, plan.owner, area.refused[needed])
             return
@@ -247,6 +247,11 @@ class Dataplane:
             self._close(area, plan.owner, problem, "can't be made, a mistake in its compiler")
             self._retry_later(area, (plan.owner,))
 
+    @staticmethod
+    def _needed(area: Area, user: Owner) -> Owner | None:
+        """A refused owner that another relies on."""
+        return next((owner for owner in area.refused if user in area.planner.users(owner)), None)
+
     async def _settle(self, area: Area) -> None:
         """Brings one driver's part of the kernel to what is wanted, as far as the kernel lets us."""
         for _ in range(3):
@@ -258,7 +263,7 @@ class Dataplane:
             outcome = await self._write(area, ops)
             refused, already = {refusal.name for refusal in outcome.refusals}, frozenset(area.refused)
             if not outcome.resync and not (refused and area.driver.transactional):
-                area.ledger.landed(op for op in ops if op.name not in refused)
+                area.ledger.landed([op for op in ops if op.name not in refused] if refused else ops)
             for name in outcome.vanished:
                 area.ledger.vanished(name)
             for refusal in outcome.refusals:
@@ -285,7 +290,7 @@ class Dataplane:
     async def _read(self, area: Area) -> None:
         reason, area.stale = area.stale, ""
         log.debug("%s: reading the kernel: %s", area.driver.name, reason)
-        believed = {op.name for op in area.ledger.pending()}
+        believed = {op.name for op in area.ledger.pending()} if area.reads else frozenset()
         found: Found = {}
         area.busy = True
         try:
@@ -294,6 +299,7 @@ class Dataplane:
                     await asyncio.sleep(0)
                 else:
                     found = step
+            await self._compared(area, found)
         except OSError as error:
             log.error("%s: the kernel can't be read: %s; trying again", area.driver.name, error)
             area.stale, area.distrusted = reason, True
@@ -303,10 +309,19 @@ class Dataplane:
             area.busy = False
         area.ledger.found(found, area.driver.leftover)
         area.reads, area.distrusted = area.reads + 1, False
-        foreign = {op.name for op in area.ledger.pending()} - believed
-        if area.reads > 1 and foreign:
+        foreign = {op.name for op in area.ledger.pending()} - believed if area.reads > 1 else None
+        if foreign:
             first = min(foreign)
             self._repaired(area, f"{reason}: {len(foreign)} not as written, {first.kind} {first.name} first")
+
+    @staticmethod
+    async def _compared(area: Area, found: Found) -> None:
+        """The fingerprints that what was read is compared with, made bit by bit."""
+        until = time.monotonic() + SLICE_S
+        for _ in area.ledger.fingerprints(found):
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + SLICE_S
 
     def _repaired(self, area: Area, reason: str) -> None:
         area.repairs += 1
@@ -318,7 +333,7 @@ class Dataplane:
         area.operations += len(ops)
         area.busy = True
         try:
-            if sum(map(area.driver.weight, ops)) <= INLINE_OPERATIONS:
+            if len(ops) <= INLINE_OPERATIONS and sum(map(area.driver.weight, ops)) <= INLINE_OPERATIONS:
                 return area.driver.apply(ops)
             return await asyncio.get_running_loop().run_in_executor(self._thread, area.driver.apply, ops)
         except OSError as error:
@@ -403,6 +418,6 @@ class Dataplane:
 
     def _raise_refused(self, owners: Iterable[Owner]) -> None:
         for area in self._areas:
-            for owner in owners:
+            for owner in owners if area.refused else ():
                 if owner in area.refused:
                     raise Refused(f"{owner.kind} {owner.name}: the kernel refuses {area.refused[owner]}")

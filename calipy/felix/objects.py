@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 
-class Owner(NamedTuple):
+class Owner(Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """Who answers for a kernel object: ("endpoint", "k8s/default/web/eth0"), ("static", ""), ("set", "id/4"),
     ("route", "254/10.244.1.0/26/1024"), ("tunnel", "vxlan.calico")."""
 
@@ -18,7 +18,7 @@ class Owner(NamedTuple):
     name: str
 
 
-class ObjectName(NamedTuple):
+class ObjectName(Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """What a driver calls a kernel object: its class (chain, set, element, route, device, neighbour, ...) and its name
     within that class."""
 
@@ -98,12 +98,12 @@ class Driver(Protocol):
     transactional: bool
     """True: `apply` is all or nothing."""
 
-    def order(self, op: Op) -> int:
-        """Rank of an operation; lower goes first."""
+    def order(self, kind: str, gone: bool) -> int:
+        """Rank of what makes or changes objects of a kind, or with `gone` deletes them; lower goes first."""
         ...
 
     def weight(self, op: Op) -> int:
-        """How many messages it takes, about."""
+        """How many messages it takes, about; one at least."""
         ...
 
     def fingerprint(self, value: Struct) -> bytes:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 _HEADER = struct.Struct("=HH")
+HEADER_SIZE = _HEADER.size
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _ENDS = (b"\0", b"\0\0\0\0", b"\0\0\0", b"\0\0")
 """A string's NUL and padding, by the length of the attribute."""
+_WORD = 4
 NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
@@ -51,6 +53,12 @@ def string(kind: int, text: str) -> bytes:
     return _HEADER.pack(length, kind) + payload + _ENDS[length & 3]
 
 
+def strings(texts: Sequence[bytes]) -> bytes:
+    """The payloads of `string` for texts of one length, one behind the other."""
+    end = _ENDS[len(texts[0]) + 5 & 3]
+    return end.join((*texts, b""))
+
+
 def u8(kind: int, value: int) -> bytes:
     """8 bits."""
     return attribute(kind, bytes((value,)))
@@ -87,6 +95,20 @@ def address(kind: int, text: str) -> bytes:
 def pack_address(text: str) -> bytes:
     """4 or 16 bytes of an address. Raises OSError for a text that is none."""
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+def repeated(one: Data, count: int, fields: Iterable[tuple[int, Data]]) -> bytearray:
+    """`one` so many times, each with a field of its own at each of these places. A field is given by all its values,
+    one behind the other. All are of whole words: they are copied a word of all at a time, which costs next to nothing.
+    """
+    many = bytearray(one) * count
+    words, step = memoryview(many).cast("I"), len(one) // _WORD
+    for place, values in fields:
+        found = memoryview(values).cast("B").cast("I")
+        width = len(found) // count
+        for word in range(width):
+            words[place // _WORD + word :: step] = found[word::width]
+    return many
 
 
 def each(data: Data) -> Iterator[tuple[int, memoryview]]:

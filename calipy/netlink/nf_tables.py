@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from calipy.netlink import attributes as nla
-from calipy.netlink.messages import APPEND, CREATE, DUMP, Message
+from calipy.netlink.messages import APPEND, CREATE, DUMP, Message, Series
 
 ANY, INET, IPV4, NETDEV, IPV6 = 0, 1, 2, 5, 10
 """Families of tables (NFPROTO_*); a dump of any gives all."""
@@ -126,7 +126,7 @@ class ElementRecord(Struct, frozen=True, gc=False, kw_only=True):
 # --- batches ---
 
 
-def batch(messages: Sequence[Message], generation: int | None = None) -> list[Message]:
+def batch(messages: Sequence[Message | Series], generation: int | None = None) -> list[Message | Series]:
     """Messages between begin and end: one transaction. With a generation it is refused (ERESTART) if the rule set of
     the namespace has changed since."""
     begin = _NFGENMSG.pack(0, 0, _SUBSYSTEM << 8)  # res_id in network order
@@ -196,6 +196,12 @@ def put_rule(table_name: str, chain_name: str, content: bytes) -> Message:
     return _message(_NEW_RULE, CREATE | APPEND, _table_name(table_name) + nla.string(2, chain_name) + content)
 
 
+def alike(messages: Sequence[Message], table_name: str, names: Sequence[bytes]) -> Series:
+    """What is done with one chain, the first of `names`, done with all of them; each takes as many bytes."""
+    place = _NFGENMSG.size + len(_table_name(table_name)) + nla.HEADER_SIZE
+    return Series(tuple(messages), place, nla.strings(names), len(names))
+
+
 # --- sets ---
 
 
@@ -252,6 +258,23 @@ def element(key: bytes, verdict: Verdict | None = None, *, interval_end: bool = 
     if interval_end:
         rest += nla.be32(3, 1)
     return _element_head(len(key), len(rest)) + key + nla.padding(len(key)) + rest
+
+
+def elements_alike(first: bytes, keys: Sequence[bytes], chains: Sequence[bytes] = ()) -> Iterator[bytes]:
+    """`element` of each key, by that of the first one, in pieces for `elements`. Keys have one length, and so have the
+    names of the chains, if verdicts lead to any."""
+    padding, count = nla.padding(len(keys[0])), len(keys)
+    fields = [(_KEY_PLACE, padding.join((*keys, b"")))]
+    if chains:
+        names = nla.strings(chains)
+        fields.append((len(first) - len(names) // count, names))
+    encoded, most = nla.repeated(first, count, fields), _ELEMENT_BYTES // len(first) * len(first)
+    for start in range(0, len(encoded), most):
+        yield bytes(encoded[start : start + most])
+
+
+_KEY_PLACE = 12
+"""Where an element's key begins."""
 
 
 @lru_cache(maxsize=256)

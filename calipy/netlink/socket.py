@@ -20,6 +20,8 @@ from calipy.netlink.messages import (
     Overrun,
     Packet,
     Refusal,
+    Series,
+    numbers,
     pack,
     refusal_of,
     unpack,
@@ -123,16 +125,18 @@ class NetlinkSocket:
                         refusals.append(refusal)
         return tuple(refusals)
 
-    def batch(self, messages: Sequence[Message]) -> tuple[Refusal, ...]:
+    def batch(self, messages: Sequence[Message | Series]) -> tuple[Refusal, ...]:
         """Sends nf_tables messages, batch begin and end among them, as one transaction. A refusal's index is the
-        message's place; -1 where the transaction as a whole was refused."""
-        first = self._number(len(messages))
-        self._send(pack(messages, first), len(messages))
+        message's place, where a series takes a place for each of its objects; -1 where the transaction as a whole was
+        refused."""
+        count = numbers(messages)
+        first = self._number(count)
+        self._send(pack(messages, first), count)
         refusals: list[Refusal] = []
         for packet in self._answers():
             if packet.kind == ERROR:
                 index = packet.sequence - first
-                inner = 0 < index < len(messages) - 1
+                inner = 0 < index < count - 1
                 refusal = refusal_of(packet, index if inner else -1)
                 if refusal is not None:
                     refusals.append(refusal)

@@ -175,6 +175,19 @@ def test_nf_tables_takes_all_of_a_batch_or_nothing(host) -> None:  # type: ignor
         json.loads(host.run("nft", "-j", "list", "ruleset"))
 
 
+def test_of_a_series_the_kernel_names_those_that_it_refuses(host) -> None:  # type: ignore[no-untyped-def]
+    there, asked = [b"a1", b"a3"], [b"a1", b"a2", b"a3", b"a4"]
+    drop = nf_tables.rule("t", "a1", [nf_tables.verdict(nf_tables.DROP)])
+    with NetlinkSocket.open(NETFILTER, namespace=host.fd) as nft:
+        chains = nf_tables.alike([nf_tables.chain("t", "a1")], "t", there)
+        made = [nf_tables.table("t"), chains]
+        refusals = nft.batch(nf_tables.batch([*made, nf_tables.alike([drop, drop], "t", asked)]))
+        assert {(refusal.index, refusal.errno) for refusal in refusals} == {(5, errno.ENOENT), (7, errno.ENOENT)}
+        assert nft.batch(nf_tables.batch([*made, nf_tables.alike([drop, drop], "t", there)])) == ()
+        rules = [r.chain for r in dump(nft, nf_tables.get_rules("t"), nf_tables.parse_rule)]
+        assert rules == ["a1", "a1", "a3", "a3"]
+
+
 CLIENT, POD, SERVICE, OTHER = 1, 2, 3, 4
 # Who opens the flow to whom, and who answers as whom: a pod as either end, before and after translation.
 FLOWS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from calipy.felix.objects import fingerprint
@@ -504,18 +504,33 @@ def _data(nested: memoryview) -> bytes:
 # --- elements ---
 
 
-def element_key(kind: str, key: str) -> bytes:
-    """The key of an element that stands for itself: an address, an address with protocol and port, an interface, or an
-    interface and its address."""
-    if kind == "addresses":
-        return nla.pack_address(key)
-    if kind == "endpoints":
-        address, _, end = key.rpartition(",")
-        protocol, _, port = end.partition(":")
-        return nla.pack_address(address) + _ENDPOINT.pack(_protocol_number(protocol), int(port))
+def element_keys(kind: str, keys: Iterable[str]) -> Iterator[bytes]:
+    """The keys of elements that stand for themselves: an address, an address with protocol and port, an interface, or
+    an interface and its address."""
+    return map(_ELEMENT_KEYS[kind], keys)
+
+
+def _endpoint_key(key: str) -> bytes:
+    address, _, end = key.rpartition(",")
+    protocol, _, port = end.partition(":")
+    return nla.pack_address(address) + _ENDPOINT.pack(_protocol_number(protocol), int(port))
+
+
+def _interface_key(key: str) -> bytes:
+    return key.encode().ljust(_NAME_SIZE, b"\0")
+
+
+def _source_key(key: str) -> bytes:
     interface, _, address = key.partition(" ")
-    name = interface.encode().ljust(_NAME_SIZE, b"\0")
-    return name + nla.pack_address(address) if address else name
+    return interface.encode().ljust(_NAME_SIZE, b"\0") + nla.pack_address(address)
+
+
+_ELEMENT_KEYS: dict[str, Callable[[str], bytes]] = {
+    "addresses": nla.pack_address,
+    "endpoints": _endpoint_key,
+    "interfaces": _interface_key,
+    "sources": _source_key,
+}
 
 
 def element_name(kind: str, key: bytes) -> str:

@@ -53,10 +53,10 @@ class LinksDriver:
         """No difference is made."""
         return LEFTOVER
 
-    def order(self, op: Op) -> int:
+    def order(self, kind: str, gone: bool) -> int:
         """Devices come first and go last."""
-        rank = _RANKS[op.name.kind]
-        return rank if isinstance(op, Put) else -rank - 1
+        rank = _RANKS[kind]
+        return -rank - 1 if gone else rank
 
     def weight(self, op: Op) -> int:
         """Each is one message or a few."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +22,7 @@ from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import Alter, Delete, Found, ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
 from calipy.felix.rules.values import Chain, Drop, Element, Goto, Hook, Jump, SetSpec
 from calipy.netlink import nf_tables as nft
-from calipy.netlink.messages import Message
+from calipy.netlink.messages import Message, Series
 from calipy.netlink.socket import NETFILTER, NetlinkSocket
 
 TABLE = "calipy"
@@ -57,10 +60,13 @@ _MOST_PRINTS = 1024
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
 _SLICE = 200
+_FIRST = 2
+"""Place of the first operation's message, behind the batch's begin and the table."""
 
 
-_Names = tuple[ObjectName, ...]
-"""The objects that a message is about."""
+_Op = TypeVar("_Op", Put, Delete, Put | Delete)
+_Told = tuple[ObjectName | None, Message] | tuple[list[ObjectName], Series]
+"""A message and the object that it is about (None: several), or a series and its objects."""
 
 
 class TableOwned(OSError):
@@ -135,9 +141,9 @@ class NftablesDriver:
             return f"another agent alive on this node (netlink port {port})"
         return f"process {port} ({command}): another agent alive on this node"
 
-    def order(self, op: Op) -> int:
+    def order(self, kind: str, gone: bool) -> int:
         """Sets, chains, elements; then away with elements, chains, sets."""
-        return (_DELETE_RANKS if isinstance(op, Delete) else _PUT_RANKS)[op.name.kind]
+        return (_DELETE_RANKS if gone else _PUT_RANKS)[kind]
 
     def weight(self, op: Op) -> int:
         """A chain weighs as much as its rules, members as much as those that come and go."""
@@ -245,68 +251,72 @@ class NftablesDriver:
 
     def _transact(self, ops: tuple[Op, ...], *, together: bool) -> Outcome | None:
         """None: a message of several elements was refused."""
-        messages: list[Message] = [nft.table(TABLE, self._flags)]
-        told: list[_Names] = [()]
+        messages: list[Message | Series] = [nft.table(TABLE, self._flags)]
+        told: list[ObjectName | None] = []
         try:
-            for names, message in self._messages(ops, together=together):
+            for about, message in self._messages(ops, together=together):
                 messages.append(message)
-                told.append(names)
+                if isinstance(about, list):
+                    told += about
+                else:
+                    told.append(about)
         except _Unwritable as unwritable:
             return Outcome(refusals=(unwritable.refusal,))
         self.batches += 1
         named: dict[ObjectName, Refusal] = {}
         for refusal in self._socket.batch(nft.batch(messages)):
-            names = told[refusal.index - 1] if refusal.index > 0 else ()
-            if not names:
+            if refusal.index < _FIRST:
                 return Outcome(resync=f"the kernel refused a batch: {refusal.text}")
-            if len(names) > 1:
+            name = told[refusal.index - _FIRST]
+            if name is None:
                 return None
-            named.setdefault(names[0], Refusal(names[0], refusal.errno, refusal.text))
+            named.setdefault(name, Refusal(name, refusal.errno, refusal.text))
         for name, found in named.items():
             if any(op.name == name and isinstance(op, Delete) for op in ops):
                 # Gone already, or used by what others put into the table: a reading finds either.
                 return Outcome(resync=f"{name.kind} {name.name} can't be deleted: {found.reason}")
         return Outcome(refusals=tuple(named.values()))
 
-    def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[tuple[_Names, Message]]:
+    def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[_Told]:
         """All new chains come before any rule: they may refer to each other. Elements go before others come: prefixes
         of one set must not overlap at any time."""
-        puts: dict[str, list[Put]] = {"set": [], "chain": []}
-        gone: dict[str, list[Delete]] = {"set": [], "chain": []}
-        members: list[Op] = []
+        puts: defaultdict[str, list[Put]] = defaultdict(list)
+        gone: defaultdict[str, list[Delete]] = defaultdict(list)
+        altered: list[Alter] = []
         for op in ops:
-            kind = op.name.kind
-            if kind not in puts:
-                members.append(op)
-            elif isinstance(op, Put):
-                puts[kind].append(op)
-            elif isinstance(op, Delete):
-                gone[kind].append(op)
+            if type(op) is Put:
+                puts[op.name.kind].append(op)
+            elif type(op) is Delete:
+                gone[op.name.kind].append(op)
+            elif type(op) is Alter:
+                altered.append(op)
         for op in puts["set"]:
             assert isinstance(op.value, SetSpec)
-            yield (op.name,), self._new_set(op.name.name, op.value)
+            yield op.name, self._new_set(op.name.name, op.value)
         yield from self._new_chains(puts["chain"])
         whole = {op.name.name for op in gone["set"]}
-        yield from self._element_messages(self._leaving(members, whole), delete=True, together=together)
-        yield from self._element_messages(self._coming(members), delete=False, together=together)
+        leaving: list[Put | Delete] = [*gone["element"], *(op for op in puts["element"] if op.replaces)]
+        yield from _element_messages(self._leaving(leaving, altered, whole), delete=True, together=together)
+        coming = self._coming(puts["element"], altered, together=together)
+        yield from _element_messages(coming, delete=False, together=together)
         for op in gone["chain"]:
-            yield (op.name,), nft.flush_chain(TABLE, op.name.name)
+            yield op.name, nft.flush_chain(TABLE, op.name.name)
         for op in gone["chain"]:
-            yield (op.name,), nft.delete_chain(TABLE, op.name.name)
+            yield op.name, nft.delete_chain(TABLE, op.name.name)
         for op in gone["set"]:
-            yield (op.name,), nft.delete_set(TABLE, op.name.name)
+            yield op.name, nft.delete_set(TABLE, op.name.name)
 
-    def _new_chains(self, ops: Sequence[Put]) -> Iterator[tuple[_Names, Message]]:
+    def _new_chains(self, ops: Sequence[Put]) -> Iterator[_Told]:
+        """Chains of one value, which endpoints that are governed alike have, are written as a series."""
+        alike: defaultdict[tuple[int, int, bool], list[Put]] = defaultdict(list)
         for op in ops:
-            assert isinstance(op.value, Chain)
-            yield (op.name,), nft.chain(TABLE, op.name.name, _netlink_hook(op.value.hook))
-        contents: dict[int, list[bytes]] = {}
-        for op in ops:
-            assert isinstance(op.value, Chain)
-            content = contents.get(id(op.value))
-            if content is None:
-                content = contents[id(op.value)] = self._content(op.name, op.value)
-            yield from self._fill(op, content)
+            alike[id(op.value), len(op.name.name.encode()), op.replaces].append(op)
+        for group in alike.values():
+            value = group[0].value
+            assert isinstance(value, Chain)
+            yield from _for_all(group, [nft.chain(TABLE, group[0].name.name, _netlink_hook(value.hook))])
+        for group in alike.values():
+            yield from _for_all(group, list(self._filling(group[0])))
 
     def _new_set(self, name: str, spec: SetSpec) -> Message:
         self._set_number += 1
@@ -324,77 +334,118 @@ class NftablesDriver:
             user_data=nft.HOST_ORDER_KEY if maps else b"",
         )
 
-    def _content(self, name: ObjectName, chain: Chain) -> list[bytes]:
-        try:
-            return [nft.rule_content(dialect.render(rule), dialect.user_data(rule)) for rule in chain.rules]
-        except _UNFIT as error:
-            raise _Unwritable(name, str(error)) from error
-
-    def _fill(self, op: Put, contents: list[bytes]) -> Iterator[tuple[_Names, Message]]:
-        names, chain_name = (op.name,), op.name.name
+    @staticmethod
+    def _filling(op: Put) -> Iterator[Message]:
+        """What puts a chain's rules into it."""
+        assert isinstance(op.value, Chain)
         if op.replaces:
-            yield names, nft.flush_chain(TABLE, chain_name)
-        for content in contents:
-            yield names, nft.put_rule(TABLE, chain_name, content)
+            yield nft.flush_chain(TABLE, op.name.name)
+        try:
+            for rule in op.value.rules:
+                yield nft.rule(TABLE, op.name.name, dialect.render(rule), dialect.user_data(rule))
+        except _UNFIT as error:
+            raise _Unwritable(op.name, str(error)) from error
 
-    def _leaving(self, ops: Sequence[Op], gone: set[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
-        """Set, object and bytes of each element that goes, or makes room for another value. What is in a set that goes
-        as a whole goes with it."""
-        for op in ops:
-            if isinstance(op, Alter):
-                if op.name.name not in gone:
-                    yield from self._members(op, op.removed)
-            elif isinstance(op, Delete) or op.replaces:
-                set_name, _, key = op.name.name.partition(" ")
-                if set_name not in gone:
-                    yield set_name, op.name, nft.element(self._key(op.name, self._specs[set_name].kind, key))
+    def _leaving(self, elements: Sequence[Put | Delete], altered: Sequence[Alter], gone: set[str]) -> _Elements:
+        """What goes, or makes room for another value. What is in a set that goes as a whole goes with it."""
+        leaving = _elements()
+        for op in altered:
+            if op.removed and op.name.name not in gone:
+                leaving[op.name.name].append((op.name, self._members(op, op.removed)))
+        for set_name, found, keys in _by_set(elements):
+            if set_name not in gone:
+                for each, key in zip(found, self._keys(set_name, found, keys), strict=True):
+                    leaving[set_name].append((each.name, [nft.element(key)]))
+        return leaving
 
-    def _coming(self, ops: Sequence[Op]) -> Iterator[tuple[str, ObjectName, bytes]]:
-        for op in ops:
-            if isinstance(op, Alter):
-                yield from self._members(op, op.added)
-            elif isinstance(op, Put) and isinstance(op.value, Element):
-                set_name, _, key = op.name.name.partition(" ")
-                key_bytes = self._key(op.name, self._specs[set_name].kind, key)
-                yield set_name, op.name, nft.element(key_bytes, _netlink_verdict(op.value.verdict))
+    def _coming(self, elements: Sequence[Put], altered: Sequence[Alter], *, together: bool) -> _Elements:
+        coming = _elements()
+        for op in altered:
+            if op.added:
+                coming[op.name.name].append((op.name, self._members(op, op.added)))
+        for set_name, puts, keys in _by_set(elements):
+            encoded = self._keys(set_name, puts, keys)
+            verdicts = [put.value.verdict for put in puts if isinstance(put.value, Element)]
+            alike = _alike(encoded, verdicts) if together and len(puts) > 1 else None
+            if alike is not None:
+                coming[set_name].append((None, alike))
+                continue
+            for put, key, verdict in zip(puts, encoded, verdicts, strict=True):
+                coming[set_name].append((put.name, [nft.element(key, _netlink_verdict(verdict))]))
+        return coming
 
-    def _members(self, op: Alter, keys: frozenset[str]) -> Iterator[tuple[str, ObjectName, bytes]]:
-        set_name = op.name.name
-        kind = self._specs[set_name].kind if keys else ""
+    def _keys(self, set_name: str, ops: Sequence[Op], keys: Sequence[str]) -> list[bytes]:
+        """The bytes of these operations' keys."""
+        encoded: list[bytes] = []
+        try:
+            encoded.extend(dialect.element_keys(self._specs[set_name].kind, keys))
+        except _UNFIT as error:  # what came before it is encoded
+            at = len(encoded)
+            raise _Unwritable(ops[at].name, f"{keys[at]}: {error}") from error
+        return encoded
+
+    def _members(self, op: Alter, keys: frozenset[str]) -> list[bytes]:
+        kind = self._specs[op.name.name].kind
         if kind not in _INTERVALS:
-            for key in keys:
-                yield set_name, op.name, nft.element(self._key(op.name, kind, key))
-            return
+            return [nft.element(key) for key in self._keys(op.name.name, [op] * len(keys), list(keys))]
+        found = []
         for key in sorted(keys):
             try:
                 start, end = dialect.interval(kind, key)
             except _UNFIT as error:
                 raise _Unwritable(op.name, f"{key}: {error}") from error
-            yield set_name, op.name, nft.element(start)
+            found.append(nft.element(start))
             if end is not None:
-                yield set_name, op.name, nft.element(end, interval_end=True)
+                found.append(nft.element(end, interval_end=True))
+        return found
 
-    @staticmethod
-    def _key(name: ObjectName, kind: str, key: str) -> bytes:
-        try:
-            return dialect.element_key(kind, key)
-        except _UNFIT as error:
-            raise _Unwritable(name, f"{key}: {error}") from error
 
-    def _element_messages(
-        self, elements: Iterable[tuple[str, ObjectName, bytes]], *, delete: bool, together: bool
-    ) -> Iterator[tuple[_Names, Message]]:
-        groups: dict[object, tuple[str, dict[ObjectName, None], list[bytes]]] = {}
-        for set_name, name, encoded in elements:
-            key = set_name if together else (set_name, name)
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = (set_name, {}, [])
-            group[1][name] = None
-            group[2].append(encoded)
-        for set_name, names, found in groups.values():
-            for message in nft.elements(TABLE, set_name, found, delete=delete):
-                yield tuple(names), message
+_Elements = Mapping[str, list[tuple[ObjectName | None, Sequence[bytes]]]]
+"""Set -> the objects in it that come or go, each with the bytes of its elements; None: several."""
+
+
+def _elements() -> defaultdict[str, list[tuple[ObjectName | None, Sequence[bytes]]]]:
+    return defaultdict(list)
+
+
+def _by_set(ops: Iterable[_Op]) -> Iterator[tuple[str, list[_Op], list[str]]]:
+    """The operations on the elements of each set, and the elements' keys."""
+    found: defaultdict[str, tuple[list[_Op], list[str]]] = defaultdict(lambda: ([], []))
+    for op in ops:
+        set_name, _, key = op.name.name.partition(" ")
+        of_set, keys = found[set_name]
+        of_set.append(op)
+        keys.append(key)
+    return ((set_name, of_set, keys) for set_name, (of_set, keys) in found.items())
+
+
+def _alike(keys: Sequence[bytes], verdicts: Sequence[Goto | Jump | Drop | None]) -> list[bytes] | None:
+    """The bytes of elements that differ but in what they say, as endpoints' do; None: these differ in more."""
+    chains = [verdict.chain.encode() for verdict in verdicts if isinstance(verdict, (Goto, Jump))]
+    for shapes in (map(type, verdicts), map(len, keys), map(len, chains)):
+        if len(set(shapes)) > 1:
+            return None
+    return list(nft.elements_alike(nft.element(keys[0], _netlink_verdict(verdicts[0])), keys, chains))
+
+
+def _element_messages(elements: _Elements, *, delete: bool, together: bool) -> Iterator[_Told]:
+    for set_name, found in elements.items():
+        if together and len(found) > 1:
+            encoded = itertools.chain.from_iterable(each for _, each in found)
+            for message in nft.elements(TABLE, set_name, encoded, delete=delete):
+                yield None, message
+            continue
+        for name, each in found:
+            for message in nft.elements(TABLE, set_name, each, delete=delete):
+                yield name, message
+
+
+def _for_all(ops: Sequence[Put], messages: list[Message]) -> Iterator[_Told]:
+    """Messages about the first chain, and the same about the others."""
+    if len(ops) == 1:
+        yield from ((ops[0].name, message) for message in messages)
+    elif messages:
+        yield [op.name for op in ops], nft.alike(messages, TABLE, [op.name.name.encode() for op in ops])
 
 
 _NO_RULES = b"no rules"

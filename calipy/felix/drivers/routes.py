@@ -58,9 +58,9 @@ class RoutesDriver:
         """The routes, as last read or written, that lead over a link."""
         return frozenset(self._over.get(index, ()))
 
-    def order(self, op: Op) -> int:
+    def order(self, kind: str, gone: bool) -> int:
         """New ways first, old ones last: a prefix that moves to another metric is never without a route."""
-        return 0 if isinstance(op, Put) else 1
+        return int(gone)
 
     def weight(self, op: Op) -> int:
         """Each is one message or a few."""

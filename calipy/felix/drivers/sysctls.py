@@ -43,7 +43,7 @@ class SysctlsDriver:
         """A setting that nobody wants stays."""
         return SYSCTLS_LEFTOVER
 
-    def order(self, op: Op) -> int:
+    def order(self, kind: str, gone: bool) -> int:
         """No difference is made."""
         return 0
 

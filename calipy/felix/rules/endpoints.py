@@ -42,38 +42,46 @@ def terms(settings: FelixSettings) -> Terms:
 def compile(endpoint: WorkloadEndpoint, settings: FelixSettings) -> Objects:
     """Chains for packets from and to the endpoint, and the entries that lead there. What is the same for every endpoint
     stands once, before the dispatch (`statics`)."""
-    found = dict(_dispatched(endpoint.interface))
+    found, of = _dispatched(endpoint.interface), terms(settings)
     for direction in DIRECTIONS:
-        found.update(_judged(endpoint, direction, terms(settings)))
-    return {**found, **_sources(endpoint)}
+        _judge(endpoint, direction, of, found)
+    for address in endpoint.addresses:  # no source address but its own
+        key = f"{endpoint.interface} {address}"
+        found[names.element(names.SOURCES[family_of(address)], key)] = _SOURCE
+    return found
 
 
 def closed(endpoint: WorkloadEndpoint) -> Objects:
     """The closed form: nothing passes, for the kernel refused what should."""
     chain = Chain((Rule((), Drop(), Origin("refused", endpoint.id.workload)),))
     chains = {names.chain(names.workload_chain(endpoint.interface, direction)): chain for direction in DIRECTIONS}
-    return {**dict(_dispatched(endpoint.interface)), **chains}
+    return {**_dispatched(endpoint.interface), **chains}
 
 
-def _dispatched(interface: str) -> Iterator[tuple[ObjectName, Struct]]:
-    yield names.element(_FROM_MAP, interface), Element(Goto(names.from_chain(interface)))
-    yield names.element(_TO_MAP, interface), Element(Goto(names.to_chain(interface)))
+def _dispatched(interface: str) -> dict[ObjectName, Struct]:
+    return {
+        names.element(_FROM_MAP, interface): Element(Goto(names.from_chain(interface))),
+        names.element(_TO_MAP, interface): Element(Goto(names.to_chain(interface))),
+    }
 
 
 _FROM_MAP, _TO_MAP = names.map_of(names.FROM_WORKLOAD), names.map_of(names.TO_WORKLOAD)
 _SOURCE = Element()
 
 
-def _judged(endpoint: WorkloadEndpoint, direction: Direction, of: Terms) -> Iterator[tuple[ObjectName, Struct]]:
-    """The chain of one direction, and those of its tiers that need one."""
+def _judge(endpoint: WorkloadEndpoint, direction: Direction, of: Terms, found: dict[ObjectName, Struct]) -> None:
+    """Adds the chain of one direction, and those of its tiers that need one."""
     chain = names.chain(names.workload_chain(endpoint.interface, direction))
-    if not any(_may_pass(binding, direction) for binding in endpoint.tiers):
-        yield chain, _alike(endpoint.tiers, endpoint.profiles, direction, of)
+    for binding in endpoint.tiers:
+        if _may_pass(binding, direction):
+            break
+    else:
+        found[chain] = _alike(endpoint.tiers, endpoint.profiles, direction, of)
         return
     rules: list[Rule] = []
     for name, value in _parts(endpoint, direction, of, rules):
-        yield names.chain(name), value
-    yield chain, Chain(tuple(rules))
+        found[names.chain(name)] = value
+    found[chain] = Chain(tuple(rules))
 
 
 @lru_cache(_MOST_ALIKE)
@@ -130,11 +138,3 @@ def _passing_tier(binding: TierBinding, direction: Direction, of: Terms) -> Iter
             yield Rule((Marked(of.passed),), Return(), origin, counted=False)
     if binding.default_action == "deny":
         yield Rule((), of.deny, origins.of_tier(binding.tier, direction))
-
-
-def _sources(endpoint: WorkloadEndpoint) -> dict[ObjectName, Struct]:
-    """No source address but its own."""
-    return {
-        names.element(names.SOURCES[family_of(address)], f"{endpoint.interface} {address}"): _SOURCE
-        for address in endpoint.addresses
-    }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from calipy.felix.drivers.nftables import NftablesDriver
@@ -161,3 +162,41 @@ def test_a_strange_shape_of_one_of_our_names_is_not_taken_for_ours(host: Any, dr
     for name in ("p", "e4"):
         assert found[names.set_(name)] not in (driver.fingerprint(SETS[name][0]), None)
         assert ObjectName("members", name) not in found
+
+
+def like(number: int) -> list[Op]:
+    """What an endpoint has alike with every other but its name."""
+    chain, verdict = f"cali-tw-cali{number:02}", v.Goto(f"cali-tw-cali{number:02}")
+    return [
+        Put(OWNER, names.chain(chain), LIKE),
+        Put(OWNER, names.element("m", f"cali{number:02}"), v.Element(verdict)),
+        Put(OWNER, names.element("s", f"cali{number:02} 10.0.0.{number}"), v.Element()),
+    ]
+
+
+LIKE = v.Chain((v.Rule((), v.Jump("cali-pri-x"), Origin("test")), v.Rule((), v.Drop(), Origin("test"))))
+AROUND: list[Op] = [
+    Put(OWNER, names.set_("m"), v.SetSpec("interfaces")),
+    Put(OWNER, names.set_("s"), v.SetSpec("sources", 4)),
+    Put(OWNER, names.chain("cali-pri-x"), v.Chain(())),
+]
+
+
+def test_what_is_alike_is_read_as_it_was_written(driver: NftablesDriver) -> None:
+    ops = [*AROUND, *(op for number in range(20) for op in like(number))]
+    assert driver.apply(tuple(ops)).refusals == ()
+    assert read(driver) == {op.name: driver.fingerprint(op.value) for op in ops if isinstance(op, Put)}
+    again = tuple(msgspec.structs.replace(op, replaces=True) for op in ops[len(AROUND) :])
+    assert driver.apply(again).refusals == ()
+    assert read(driver) == {op.name: driver.fingerprint(op.value) for op in ops if isinstance(op, Put)}
+
+
+def test_of_what_is_alike_that_is_named_which_is_refused(driver: NftablesDriver) -> None:
+    """One element leads to a chain that isn't there; another has no bytes."""
+    ops = [*AROUND, *(op for number in range(20) for op in like(number) if op.name.name != "cali-tw-cali07")]
+    (refusal,) = driver.apply(tuple(ops)).refusals
+    assert refusal.name == names.element("m", "cali07")
+    unwritable = Put(OWNER, names.element("s", "cali21 10.0.0.999"), v.Element())
+    (refusal,) = driver.apply((*ops, unwritable)).refusals
+    assert refusal.name == unwritable.name
+    assert read(driver) == {}

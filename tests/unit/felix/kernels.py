@@ -17,8 +17,8 @@ class Kernel:
     def __init__(self) -> None:
         self.holds: dict[ObjectName, Struct] = {}
 
-    def order(self, op: Op) -> int:
-        return isinstance(op, Put)
+    def order(self, kind: str, gone: bool) -> int:
+        return not gone
 
     def weight(self, op: Op) -> int:
         return 1

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from calipy.felix.calc.change import SetDelta
 from calipy.felix.ledger import LEFTOVER, Contradiction, Ledger
-from calipy.felix.objects import Alter, Delete, Members, ObjectName, Op, Owner, Put, fingerprint
+from calipy.felix.objects import Alter, Delete, Members, ObjectName, Owner, Put, fingerprint
 
 A, B = Owner("endpoint", "a"), Owner("endpoint", "b")
 CHAIN, SET = ObjectName("chain", "one"), ObjectName("set", "two")
@@ -17,9 +17,9 @@ class Value(Struct, frozen=True):
     number: int
 
 
-def order(op: Op) -> int:
-    rank = ["set", "chain", "members"].index(op.name.kind)
-    return rank if isinstance(op, Put | Alter) else 10 - rank
+def order(kind: str, gone: bool) -> int:
+    rank = ["set", "chain", "members"].index(kind)
+    return 10 - rank if gone else rank
 
 
 def ledger() -> Ledger:
@@ -198,3 +198,43 @@ def test_of_one_rank_what_came_first_goes_first() -> None:
     for name in ("z", "a", "m"):
         book.want(Owner("endpoint", name), {ObjectName("chain", name): Value(1)})
     assert [op.name.name for op in book.pending()] == ["z", "a", "m"]
+
+
+def test_a_fingerprint_is_made_where_something_read_is_compared() -> None:
+    made: list[Struct] = []
+
+    def noted(value: Struct) -> bytes:
+        made.append(value)
+        return fingerprint(value)
+
+    book = Ledger(noted, order)
+    book.want(A, {CHAIN: Value(1), SET: Value(2)})
+    book.landed(book.pending())
+    assert made == []
+    there = {CHAIN: fingerprint(Value(1)), SET: fingerprint(Value(3)), ObjectName("set", "alien"): b"x"}
+    assert len(list(book.fingerprints(there))) == len(there)
+    book.found(there, lambda name: B)
+    book.found(there, lambda name: B)
+    assert made == [Value(1), Value(2)]
+    assert book.pending() == (Put(A, SET, Value(2), replaces=True), Delete(B, ObjectName("set", "alien")))
+
+
+def test_what_lands_after_it_was_let_go_goes_again() -> None:
+    book = ledger()
+    book.want(A, {CHAIN: Value(1)})
+    sent = book.pending()
+    book.want(A, None)
+    assert book.pending() == ()
+    book.landed(sent)
+    assert book.pending() == (Delete(A, CHAIN),)
+
+
+def test_what_lands_after_it_was_given_another_value_is_replaced() -> None:
+    book = ledger()
+    book.want(A, {CHAIN: Value(1)})
+    sent = book.pending()
+    book.want(A, {CHAIN: Value(2)})
+    book.landed(sent)
+    assert book.pending() == (Put(A, CHAIN, Value(2), replaces=True),)
+    book.want(A, {CHAIN: Value(1)})
+    assert book.pending() == ()

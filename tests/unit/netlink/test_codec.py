@@ -20,7 +20,7 @@ from calipy.netlink import attributes as nla
 from calipy.netlink import ctnetlink as ct
 from calipy.netlink import nf_tables as nft
 from calipy.netlink import rtnetlink as rt
-from calipy.netlink.messages import ERROR, Message, Packet, Refusal, pack, refusal_of, unpack
+from calipy.netlink.messages import ERROR, Message, Packet, Refusal, numbers, pack, refusal_of, unpack
 from tests.effort import examples
 
 MAC = "66:00:00:00:00:02"
@@ -288,6 +288,46 @@ def test_a_notification_names_its_table() -> None:
     generation = 10 << 8 | 15
     assert nft.table_of(generation, bytes(4) + nla.be32(1, 0x61626300)) is None
     assert nft.table_of(chain.kind, bytes(4)) is None
+
+
+@st.composite
+def like_names(draw: st.DrawFn) -> list[str]:
+    """Names of one length."""
+    length = draw(st.integers(1, 30))
+    return draw(st.lists(st.text("abc.-", min_size=length, max_size=length), min_size=1, max_size=20))
+
+
+def put(name: str) -> list[Message]:
+    why = nft.comment("why it is there")
+    return [
+        nft.flush_chain("calipy", name),
+        nft.rule("calipy", name, [nft.counter(), nft.verdict(nft.GOTO, "cali")]),
+        nft.rule("calipy", name, [nft.verdict(nft.DROP)], why),
+    ]
+
+
+@examples(50)
+@given(like_names())
+def test_a_series_is_the_messages_of_each_object_under_its_number(like: list[str]) -> None:
+    series = nft.alike(put(like[0]), "calipy", [name.encode() for name in like])
+    table = nft.table("calipy")
+    assert numbers([table, series, table]) == len(like) + 2
+    found = [(p.kind, p.flags, p.sequence, bytes(p.body)) for p in unpack(pack([table, series, table], 7))]
+    one_by_one = [(7, table), *((8 + at, each) for at, name in enumerate(like) for each in put(name))]
+    one_by_one.append((8 + len(like), table))
+    assert found == [(each.kind, each.flags | 1, number, each.body) for number, each in one_by_one]
+
+
+@examples(50)
+@given(like_names(), st.integers(1, 33), st.booleans(), st.integers(1, 200))
+def test_like_elements_are_what_each_of_them_is(like: list[str], size: int, leads: bool, times: int) -> None:
+    chains = like * times if leads else []
+    keys = [name.encode().ljust(size, b"\0")[:size] for name in like * times]
+    verdicts = [nft.Verdict(nft.GOTO, chain) for chain in chains] if leads else [None] * len(keys)
+    each = [nft.element(key, verdict) for key, verdict in zip(keys, verdicts, strict=True)]
+    pieces = list(nft.elements_alike(each[0], keys, [chain.encode() for chain in chains]))
+    assert b"".join(pieces) == b"".join(each)
+    assert all(len(message.body) < 65536 for message in nft.elements("t", "s", pieces))
 
 
 def test_a_refusal_tells_errno_and_the_kernels_words() -> None:
