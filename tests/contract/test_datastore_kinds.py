@@ -48,11 +48,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "Tier": {"order": 7},
     "NetworkSet": {"nets": ["192.0.2.0/24"]},
     "GlobalNetworkSet": {"nets": ["192.0.2.0/24"]},
-    "HostEndpoint": {"node": "n1", "interfaceName": "eth0"},
-    "CalicoNodeStatus": {"node": "n1", "classes": ["BGP"], "updatePeriodSeconds": 10},
-    "KubeControllersConfiguration": {"controllers": {}},
     "StagedKubernetesNetworkPolicy": {"podSelector": {}},
-    "BGPFilter": {"exportV4": [{"action": "Accept", "matchOperator": "In", "cidr": "192.0.2.0/24"}]},
     "Profile": {"labelsToApply": {"a": "b"}},
     "Service": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
 }

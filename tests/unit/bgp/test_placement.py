@@ -52,7 +52,10 @@ async def first_placed(folder: Path) -> Topology:
     return file.placed.topology
 
 
-async def test_what_is_wanted_while_a_file_is_checked_overtakes_it(tmp_path: Path, checked: list[str]) -> None:
+async def test_what_is_wanted_while_a_file_is_checked_overtakes_it(
+    tmp_path: Path, checked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_OVERTAKEN_MOST_S", 600.0)  # on a busy machine a check takes longer than its limit
     assert await first_placed(tmp_path) == topology(2, 3)
     assert len(checked) == 2
     assert (tmp_path / "exabgp.conf").read_text() == checked[1]
