@@ -232,7 +232,9 @@ def _operation_problems(where: str, operation: BGPFilterOperation) -> Iterator[P
 def _constraints(name: str, family: int) -> Iterator[Constraint]:
     rule = f"spec.{name}[]"
     operation = f"{rule}.operations[]"
-    yield Constraint(path=f"{rule}.cidr", format="cidr", max_length=18 if family == 4 else 43)
+    # `format` is for both IP versions; the pattern tells them apart.
+    pattern = "^[0-9.]+/[0-9]+$" if family == 4 else "^[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*/[0-9]+$"
+    yield Constraint(path=f"{rule}.cidr", format="cidr", pattern=pattern, max_length=18 if family == 4 else 43)
     yield Constraint(path=f"{rule}.interface", pattern=f"^({_INTERFACE})?$")
     for end in ("min", "max"):
         yield Constraint(path=f"{rule}.prefixLength.{end}", minimum=0, maximum=_BITS[family])

@@ -9,8 +9,9 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from calipy.resources.cidrs import network_or_address
-from calipy.resources.definitions import Constraint, Definition, Validation
+from calipy.resources.definitions import SELECTOR, Constraint, Definition, Validation, only_default
 from calipy.resources.dns_names import MOST_CHARACTERS, dns_name_problems
+from calipy.resources.durations import PATTERN as DURATION
 from calipy.resources.durations import duration_problems
 from calipy.resources.labels import label_problems, metadata_problems
 from calipy.resources.metadata import Kind, Problem, Resource
@@ -233,7 +234,11 @@ def _constraints(configuration: str) -> Iterator[Constraint]:
         yield Constraint(path=f"{configuration}.{port}", minimum=0, maximum=65535)
     yield Constraint(path=f"{templates}[].generateName", max_length=MOST_CHARACTERS)
     yield Constraint(path=f"{templates}[].interfaceCIDRs", list_type="set")
-    yield Constraint(path=f"{templates}[].nodeSelector", max_length=1024)
+    yield Constraint(path=f"{templates}[].nodeSelector", max_length=SELECTOR)
+    for name in ("node", "policy", "workloadEndpoint", "serviceAccount", "namespace"):
+        yield Constraint(path=f"{configuration}.controllers.{name}.reconcilerPeriod", pattern=DURATION)
+    for path in ("controllers.node.leakGracePeriod", "etcdV3CompactionPeriod"):
+        yield Constraint(path=f"{configuration}.{path}", pattern=DURATION)
 
 
 KIND = Kind(
@@ -244,9 +249,7 @@ KIND = Kind(
         short_names=("kcc", "kccs"),
         constraints=(*_constraints("spec"), *_constraints("status.runningConfig")),
         validations=(
-            Validation(
-                path="", rule="self.metadata.name == 'default'", message="only one object is read: name it default",
-            ),
+            only_default("KubeControllersConfiguration"),
             Validation(
                 path=f"spec.{_TEMPLATES}[]",
                 rule="(has(self.interfaceCIDRs) && size(self.interfaceCIDRs) > 0) ||"

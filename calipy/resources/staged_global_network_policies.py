@@ -13,6 +13,7 @@ from calipy.resources.policy_definitions import no_global, policy_definition
 from calipy.resources.policy_problems import plain_selector_problems, policy_problems
 from calipy.resources.staged_policies import (
     COLUMNS,
+    FILLED_IN,
     StagedAction,
     blank_problems,
     blank_validations,
@@ -91,7 +92,7 @@ KIND = Kind(
     type=StagedGlobalNetworkPolicy, problems=problems, names="policy", short_names=("sgnp", "sgnps"),
     definition=policy_definition(
         namespaced=False, short_names=("sgnp",), columns=COLUMNS,
-        constraints=tuple(bounded(SELECTOR, "spec.namespaceSelector")),
+        constraints=(FILLED_IN, *bounded(SELECTOR, "spec.namespaceSelector")),
         validations=(no_global("spec", "namespaceSelector"), *staged_validations("namespaceSelector"), *_VALIDATIONS),
     ),
 )  # fmt: skip

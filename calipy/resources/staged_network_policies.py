@@ -12,6 +12,7 @@ from calipy.resources.policy_definitions import policy_definition
 from calipy.resources.policy_problems import policy_problems
 from calipy.resources.staged_policies import (
     COLUMNS,
+    FILLED_IN,
     StagedAction,
     blank_problems,
     staged_validations,
@@ -51,6 +52,7 @@ KIND = Kind(
     type=StagedNetworkPolicy, problems=problems, names="policy", namespaced=True,
     short_names=("snp", "scnp", "stagedpolicy", "stagedpolicies", "spol", "spols"),
     definition=policy_definition(
-        namespaced=True, short_names=("scnp", "snp"), columns=COLUMNS, validations=staged_validations(),
+        namespaced=True, short_names=("scnp", "snp"), columns=COLUMNS, constraints=(FILLED_IN,),
+        validations=staged_validations(),
     ),
 )  # fmt: skip

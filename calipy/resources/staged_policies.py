@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, structs
 
-from calipy.resources.definitions import Column, Validation
+from calipy.resources.definitions import Column, Constraint, Validation
 from calipy.resources.metadata import Problem
 
 StagedAction = Literal["Set", "Delete", "Learn", "Ignore"]
@@ -32,6 +32,9 @@ COLUMNS = (
     Column("Order", ".spec.order", "number", description="Its place in the tier, lower first"),
     Column("Action", ".spec.stagedAction", description="What becomes of the policy of this name", wide=True),
 )
+
+
+FILLED_IN = Constraint(path="spec.stagedAction", default="Set")
 
 
 def staged_validations(*others: str) -> tuple[Validation, ...]:

@@ -14,7 +14,14 @@ from msgspec import Struct
 from calipy.resources.kinds import BY_NAME
 from calipy.resources.metadata import Kind
 
-_DEFAULTS = ("FelixConfiguration", "BGPConfiguration", "IPAMConfiguration", "ClusterInformation", "CalipyConfiguration")
+_DEFAULTS = (
+    "FelixConfiguration",
+    "BGPConfiguration",
+    "IPAMConfiguration",
+    "ClusterInformation",
+    "CalipyConfiguration",
+    "KubeControllersConfiguration",
+)
 """Kinds whose objects are called default."""
 _LONG = 1025
 
