@@ -6,6 +6,8 @@ Names lie below `local.test`, which nobody serves: nothing is ever pulled.
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import hashlib
 import os
 import re
@@ -48,6 +50,9 @@ _FOLDERS: Final = (
 )
 _PASSWD: Final = "root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\n"
 _GROUP: Final = "root:x:0:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"
+_FRESH: Final = ".new-"
+_KEPT: Final = 3
+"""So many roots are kept."""
 _UNPACK_S: Final = 120.0
 
 
@@ -56,13 +61,30 @@ async def unpacked(programs: Path, more: Sequence[Path] = ()) -> Path:
     folder = binaries.cache() / "images"
     place = folder / _fingerprint(programs, more)
     if not place.exists():
-        folder.mkdir(exist_ok=True)
-        _prune(folder)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as fresh:
-            await _import(Path(fresh), [*_archives(programs, Path(fresh)), *_copied(more, Path(fresh))])
-            os.rename(Path(fresh, "root"), place)
+        os.makedirs(folder, exist_ok=True)
+        with open(folder / "lock", "w") as lock:  # noqa: ASYNC230
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            if not place.exists():  # another may have been faster
+                await _sweep(folder)
+                await _unpack(programs, more, place)
     os.utime(place)
     return place
+
+
+async def _unpack(programs: Path, more: Sequence[Path], place: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=_FRESH, dir=place.parent) as fresh:
+        await _import(Path(fresh), [*_archives(programs, Path(fresh)), *_copied(more, Path(fresh))])
+        os.rename(Path(fresh, "root"), place)
+
+
+async def _sweep(folder: Path) -> None:
+    """Removes what a killed run has left, and all but those that were used last."""
+    for left in folder.glob(f"{_FRESH}*"):  # noqa: ASYNC240
+        await _machine(left).power_cut()
+        shutil.rmtree(left)
+    known = sorted((path for path in folder.iterdir() if path.is_dir()), key=os.path.getmtime)  # noqa: ASYNC240
+    for old in known[:-_KEPT]:
+        shutil.rmtree(old)
 
 
 def link(template: Path, place: Path) -> None:
@@ -78,13 +100,6 @@ def link(template: Path, place: Path) -> None:
             shutil.copy2(source, target, follow_symlinks=False)
 
     shutil.copytree(template, place, symlinks=True, copy_function=copy, dirs_exist_ok=True)
-
-
-def _prune(folder: Path) -> None:
-    """The two that were used last stay."""
-    known = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=os.path.getmtime)
-    for old in known[:-2]:
-        shutil.rmtree(old)
 
 
 def _fingerprint(programs: Path, more: Sequence[Path]) -> str:
@@ -112,11 +127,7 @@ async def _import(folder: Path, archives: Sequence[Path]) -> None:
     config = folder / "etc" / "containerd.toml"
     config.parent.mkdir()
     config.write_text(configuration.containerd())
-    machine = Machine(
-        "images",
-        folder / "m",
-        {"/var/lib/containerd": folder / "root", "/etc/containerd": config.parent, "/srv": folder},
-    )
+    machine = _machine(folder)
     await machine.start()
     try:
         await machine.spawn("containerd", configuration.CONTAINERD, {"PATH": PATH})
@@ -130,6 +141,11 @@ async def _import(folder: Path, archives: Sequence[Path]) -> None:
         await machine.process("containerd").stop()  # its databases are whole
     finally:
         await machine.power_cut()
+
+
+def _machine(folder: Path) -> Machine:
+    binds = {"/var/lib/containerd": folder / "root", "/etc/containerd": folder / "etc", "/srv": folder}
+    return Machine("images", folder / "m", binds)
 
 
 def _archives(programs: Path, folder: Path) -> list[Path]:
