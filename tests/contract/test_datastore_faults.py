@@ -209,6 +209,14 @@ async def test_a_cluster_has_no_profiles(faulty: Faulty, through: KubernetesStor
 # --- lists and watches ---
 
 
+async def test_a_list_goes_on_where_its_last_page_ended(through: KubernetesStore) -> None:
+    for name in "abcde":
+        await through.create(HANDLE, handle(name))
+    pages = [page async for page in through.list(HANDLE, page_size=2)]
+    assert ["".join(item.key.name for item in page.items) for page in pages] == ["ab", "cd", "e"]
+    assert len({page.revision for page in pages}) == 1
+
+
 async def test_a_list_that_the_server_forgets_midway_is_expired(faulty: Faulty, through: KubernetesStore) -> None:
     for name in "abc":
         await through.create(HANDLE, handle(name))
@@ -259,7 +267,8 @@ async def test_a_stream_that_the_server_ends_goes_on_from_where_it_was(
 async def test_streams_that_are_none(faulty: Faulty, through: KubernetesStore, fault: Any, said: str) -> None:
     faulty.next("watch", fault)
     with pytest.raises(Unavailable, match=said):
-        await anext(aiter(through.watch(HANDLE, 1)))
+        async with asyncio.timeout(10):
+            await anext(aiter(through.watch(HANDLE, 1)))
 
 
 @pytest.mark.parametrize(

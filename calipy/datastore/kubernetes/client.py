@@ -119,10 +119,7 @@ class Client:
     async def _body(self, call: Call, response: ClientResponse) -> bytes:
         try:
             return await response.read()
-        except BaseException as error:
-            response.close()
-            if not isinstance(error, ClientError | OSError):
-                raise
+        except (ClientError, OSError) as error:
             raise self._unavailable(call, f"the answer was cut off: {_said(error)}") from error
 
     async def _chunks(self, call: Call, response: ClientResponse) -> AsyncIterator[bytes]:
