@@ -293,8 +293,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ),
     (
         "an unknown kind in a list",
-        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n",
-        ["error: standard input, document 1, item 1 is refused:", "  kind 'ConfigMap': is not known; known are BGP"],
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: StorageClass, metadata: {name: a}}\n",
+        ["error: standard input, document 1, item 1 is refused:", "  kind 'StorageClass': is not known; known are BGP"],
     ),
     (
         "the API version of another installation",
