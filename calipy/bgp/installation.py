@@ -27,6 +27,7 @@ async def install(path: Path, text: str, secrets: Iterable[str], overtaken: Call
     """Writes `text` beside `path`, has ExaBGP check it, and renames it into place, mode 0600; False = it wasn't, for it
     was `overtaken` meanwhile. Raises Rejected, or OSError; then `path` stays as it was. What ExaBGP says of it is told
     on without the `secrets`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     try:
         _write(fresh, text)

@@ -20,6 +20,7 @@ CAPABILITIES = "net_admin", "sys_admin"
 """Those of the DaemonSet's container; a test of the manifests holds them equal."""
 VARIABLES = {
     "CALIPY_SYSCTL_ROOT": ROOT,
+    "CALIPY_BGP_DIR": "/run/calipy-bgp",
     "FELIX_HEALTHENABLED": "true",
     "TMPDIR": "/run/agent-tmp",
 }
@@ -46,8 +47,13 @@ async def contained(node: Node, *capabilities: str) -> None:
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[Node]:
+def swept() -> None:
+    """What a test run left whose process is gone is away."""
     sweep()
+
+
+@pytest.fixture
+async def node(swept: None) -> AsyncIterator[Node]:
     with folder_of_a_test() as folder:
         made = Node(folder)
         try:
