@@ -1,8 +1,8 @@
 """Neutral rules as nf_tables expressions, and back: parse(render(x)) == x.
 
 A match becomes a fixed run of expressions, loads and a test, so that reading is the same table the other way round; but
-the family isn't tested again where an address before was of the same. A rule's user data is a comment for `nft list`:
-the fingerprint of the neutral rule and its origin.
+the family isn't tested again where it is known from a match before, nor the incoming interface loaded again. A rule's
+user data is a comment for `nft list`: the fingerprint of the neutral rule and its origin.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ class Unreadable(ValueError):
 def render(rule: Rule) -> tuple[bytes, ...]:
     """A rule's expressions, its counter before its action."""
     parts: list[bytes] = []
-    family = None
+    family, before = None, None
     for match in rule.matches:
         found = address_family(match)
-        parts += _match_expressions(match, found is not None and found == family)
-        if found is not None:
-            family = found
-        elif isinstance(match, Family):
-            family = None
+        known = found is not None and found == family and not isinstance(before, Family)
+        loaded = known and isinstance(match, OwnSource) and isinstance(before, Interface) and before.direction == "in"
+        parts += _match_expressions(match, known, loaded)
+        family = found or (match.family if isinstance(match, Family) else family)
+        before = match
     return (*parts, *((_COUNTER,) if rule.counted else ()), *_render(rule.action))
 
 
@@ -135,11 +135,12 @@ _COUNTER = nft.counter()
 
 
 @lru_cache(_MOST_MATCHES)
-def _match_expressions(match: Match, family_known: bool) -> tuple[bytes, ...]:
-    """Most matches of a node are the same few, endpoint by endpoint."""
+def _match_expressions(match: Match, family_known: bool, interface_loaded: bool) -> tuple[bytes, ...]:
+    """Most matches of a node are the same few, endpoint by endpoint. An interface's name that the match before has
+    loaded is not loaded again: that costs a packet more than the comparison."""
     family = address_family(match)
     test = _family(family) if family is not None and not family_known else ()
-    return (*test, *_render_match(match))
+    return (*test, *list(_render_match(match))[int(interface_loaded) :])
 
 
 def _negation(negated: bool) -> int:
@@ -194,10 +195,12 @@ def _render_address(match: AddressMatch) -> Iterator[bytes]:
             yield nft.lookup(name, negated=negated)
         case OwnSource(set=name, family=family, negated=negated):
             yield nft.meta(nft.META_IIFNAME)
-            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, "source"], _SIZES[family], register=2)
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, "source"], _SIZES[family], _BEHIND_INTERFACE)
             yield nft.lookup(name, negated=negated)
 
 
+_BEHIND_INTERFACE = 2
+"""Register of an address that follows the interface's name in register 1; any other address is in that itself."""
 _ENDPOINT_REGISTERS = {4: (9, 10), 6: (2, 13)}
 """Where protocol and port stand behind an address of a family in register 1."""
 
@@ -371,9 +374,10 @@ def _parse_meta(key: int, parts: list[nft.Expression]) -> tuple[Match, int]:
 
 
 def _parse_address(family: int, parts: list[nft.Expression]) -> tuple[Match, int]:
-    if parts[0].name == "meta":
-        found = _attributes(parts[2])
-        return OwnSource(nla.as_text(found[1]), family, _is_negated(found)), 3
+    own = parts[1:] if parts[0].name == "meta" else parts
+    if nla.as_be32(_attributes(own[0])[1]) == _BEHIND_INTERFACE:
+        found = _attributes(own[1])
+        return OwnSource(nla.as_text(found[1]), family, _is_negated(found)), 2 + (own is not parts)
     offset = nla.as_be32(_attributes(parts[0])[3])
     side = next(side for (known, side), at in _OFFSETS.items() if known == family and at == offset)
     match parts[1].name:

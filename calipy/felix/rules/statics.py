@@ -119,12 +119,13 @@ def _dispatch(dispatch: str, direction: Direction, settings: FelixSettings) -> C
 
 def _spoofed(settings: FelixSettings) -> Iterator[Rule]:
     """No workload sends by another's address, not even into a connection that is established: so this comes before
-    connection tracking. Link-local addresses are the link's own affair, and no further than the host."""
+    connection tracking. Link-local addresses are the link's own affair, and no further than the host. The family comes
+    first: it is the cheapest test, and the interface's name the dearest load."""
     for workload in _workloads(settings, "in"):
         for family, set_name in names.SOURCES.items():
-            local = (Address("source", "fe80::/10", negated=True),) if family == 6 else ()
+            mine: Match = Family(4) if family == 4 else Address("source", "fe80::/10", negated=True)
             stranger = OwnSource(set_name, family, negated=True)
-            yield Rule((workload, *local, stranger), Drop(), Origin("static", "spoofed"))
+            yield Rule((mine, workload, stranger), Drop(), Origin("static", "spoofed"))
 
 
 def _insane(direction: Direction, settings: FelixSettings) -> Iterator[Rule]:
@@ -229,4 +230,4 @@ def _untracked(state: NodeState, side: Side) -> Iterator[Rule]:
     for tunnel in state.tunnels.values():
         nodes = InSet(side, _set(state, VXLAN_HOSTS, tunnel.family), tunnel.family)
         port = Ports("destination", tunnel.port, tunnel.port)
-        yield Rule((nodes, Protocol(_UDP), port), NoTrack(), Origin("static", "VXLAN"))
+        yield Rule((Protocol(_UDP), port, nodes), NoTrack(), Origin("static", "VXLAN"))

@@ -96,6 +96,22 @@ def test_the_family_is_tested_once_for_addresses_that_follow_each_other() -> Non
     assert expression_names(source, v.InSet("source", "a", 6)).count("cmp") == 2
 
 
+def test_a_family_that_a_match_has_said_is_not_tested_again_for_an_address() -> None:
+    interface, source = v.Interface("in", "cali", prefix=True), v.InSet("source", "a", 4)
+    assert expression_names(v.Family(4), interface, source).count("meta") == 2
+    assert expression_names(v.Family(4), source).count("meta") == 2, "or it would read as the address's own"
+    assert expression_names(v.Family(6), interface, source).count("meta") == 3
+
+
+def test_the_incoming_interface_is_loaded_once_for_a_pair_that_follows() -> None:
+    interface, pair = v.Interface("in", "cali", prefix=True), v.OwnSource("pairs", 4, negated=True)
+    once = ["meta", "cmp", "meta", "cmp", "payload", "lookup", "counter", "immediate"]
+    assert expression_names(v.Family(4), interface, pair) == once
+    assert expression_names(v.Family(4), v.Interface("out", "cali"), pair).count("meta") == 3, "the other's name"
+    assert expression_names(interface, pair).count("meta") == 3, "the family's test is in between"
+    assert expression_names(v.Family(4), interface, v.Protocol(6), pair).count("meta") == 4
+
+
 def test_one_port_is_compared_and_several_are_a_range() -> None:
     assert expression_names(v.Ports("source", 80, 80))[1] == "cmp"
     assert expression_names(v.Ports("source", 80, 81))[1] == "range"

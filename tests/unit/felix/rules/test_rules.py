@@ -171,7 +171,7 @@ def test_spoofed_packets_are_dropped_before_anything_else() -> None:
     assert isinstance(chain, Chain)
     assert chain.hook is not None
     assert chain.hook.priority < -200, "connection tracking is at -200"
-    assert [(rule.matches[0], rule.matches[-1], rule.action) for rule in chain.rules[:4]] == [
+    assert [(*rule.matches[1:], rule.action) for rule in chain.rules[:4]] == [
         (
             Interface("in", prefix, prefix=True),
             OwnSource(f"cali{family}0-workload-sources", family, negated=True),
