@@ -21,8 +21,8 @@ PACKAGES: Final = ("python3-minimal", "libpython3.11-stdlib", "busybox-static")
 """Of Debian 12. They bring their dependencies; the shell is that of probes and of `kubectl exec`."""
 PYTHON: Final = "3.11"
 SITE: Final = Path("usr/local/lib") / f"python{PYTHON}" / "dist-packages"
-ENTRY_POINTS: Final = {"calipy": "main", "pycalicoctl": "pycalicoctl"}
-"""Program -> function of calipy.__main__."""
+ENTRY_POINTS: Final = {"calipy": "calipy.start:main", "pycalicoctl": "calipy.__main__:pycalicoctl"}
+"""Program -> module and function, as pyproject.toml has them."""
 _UNUSED_PACKAGES: Final = ("dpkg", "tar", "readline-common", "media-types", "netbase")
 """Dependencies of packages' installation, or of what nobody calls."""
 _UNUSED: Final = (
@@ -114,10 +114,11 @@ def _python_packages(root: Path, folder: Path) -> None:
     chosen = ("--target", str(site), "--only-binary", ":all:", "--python-version", PYTHON, "--no-compile")
     _run("Python packages", *pip, "install", *chosen, str(ours))
     shutil.rmtree(site / "bin")
-    for name, function in ENTRY_POINTS.items():
+    for name, entry in ENTRY_POINTS.items():
+        module, _, function = entry.partition(":")
         program = root / "usr" / "local" / "bin" / name
         program.write_text(
-            f"#!/usr/bin/python3\nimport sys\n\nfrom calipy.__main__ import {function}\n\nsys.exit({function}())\n"
+            f"#!/usr/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
         )
         program.chmod(0o755)
     shutil.copy2(CHECKOUT / "build" / "calipy-cni", site / "calipy" / "cni" / "forwarder" / "calipy-cni")
