@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,6 @@ PACKAGES: Final = ("python3-minimal", "libpython3.11-stdlib", "busybox-static")
 """Of Debian 12. They bring their dependencies; the shell is that of probes and of `kubectl exec`."""
 PYTHON: Final = "3.11"
 SITE: Final = Path("usr/local/lib") / f"python{PYTHON}" / "dist-packages"
-ENTRY_POINTS: Final = {"calipy": "calipy.start:main", "pycalicoctl": "calipy.__main__:pycalicoctl"}
-"""Program -> module and function, as pyproject.toml has them."""
 _UNUSED_PACKAGES: Final = ("dpkg", "tar", "readline-common", "media-types", "netbase")
 """Dependencies of packages' installation, or of what nobody calls."""
 _UNUSED: Final = (
@@ -114,7 +113,8 @@ def _python_packages(root: Path, folder: Path) -> None:
     chosen = ("--target", str(site), "--only-binary", ":all:", "--python-version", PYTHON, "--no-compile")
     _run("Python packages", *pip, "install", *chosen, str(ours))
     shutil.rmtree(site / "bin")
-    for name, entry in ENTRY_POINTS.items():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    for name, entry in project["scripts"].items():
         module, _, function = entry.partition(":")
         program = root / "usr" / "local" / "bin" / name
         program.write_text(
