@@ -15,7 +15,7 @@ from calipy.felix.dataplane import Refused
 from calipy.felix.objects import Owner
 from calipy.felix.rules import runs as compiler
 from calipy.felix.rules.compile import policy_owner, profile_owner, run_owner, set_owner
-from calipy.model.policies import Peer, Policy, PolicyId, PolicyRule, Profile, Run, TierBinding
+from calipy.model.policies import Merged, Peer, Policy, PolicyId, PolicyRule, Profile, Run, TierBinding
 from calipy.model.sets import PortSet, SelectorSet, SetId, SetKind
 
 A, B, C = "10.244.0.1", "10.244.0.2", "10.244.0.3"
@@ -300,8 +300,11 @@ async def test_a_run_that_cannot_be_made_closes_all_that_have_it(
     def mistake(*_: object) -> Any:
         raise KeyError("mask")
 
-    monkeypatch.setattr(compiler, "compile", mistake)
     run = await merge(n1, FROM_B, FROM_C, x=frozenset({B}), y=frozenset({C}))
+    assert through(n1, wire, "b", "a")
+    monkeypatch.setattr(compiler, "compile", mistake)
+    n1.engine.dataplane.submit(Change(runs={run.id: Merged(run=run, masks=(1, 2, 3))}))
+    await n1.until(lambda: n1.engine.dataplane.refused)
     assert set(n1.engine.dataplane.refused) == {run_owner(run.id), GOVERNED}
     assert cut(n1, wire, "b", "a")
     monkeypatch.undo()
