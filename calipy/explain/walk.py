@@ -363,14 +363,14 @@ class _Way:
                 return None
         action = rule.action
         if isinstance(action, Ask):
-            return self._asked(action)
+            return self._of_askers(action)
         if not isinstance(action, Dispatch):
             return action
         interface = self._crossing.incoming if action.direction == "in" else self._crossing.outgoing
         found = self._rules.element(action.map, interface)
         return found.verdict if found is not None else None
 
-    def _asked(self, ask: Ask) -> _Plain | None:
+    def _of_askers(self, ask: Ask) -> _Plain | None:
         if self._packet.family != ask.family:
             return None
         mask = self._rules.asked(ask.askers, self._address(ask.side))
