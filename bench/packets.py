@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.namespaces import Namespace, namespace
 from bench.rows import Row, row
+from calipy.felix.calc import runs
 from calipy.felix.calc.change import NodeState, SetKey, everything
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.drivers.nftables import NftablesDriver
@@ -166,9 +167,14 @@ def _state(endpoints: int, policies: list[Policy], settings: FelixSettings) -> N
             kinds[SetKey(id_, family)], members[SetKey(id_, family)] = "prefixes", frozenset({pool})
         for id_ in (ALL_HOSTS, VXLAN_HOSTS):
             kinds[SetKey(id_, family)], members[SetKey(id_, family)] = "addresses", frozenset()
+    sets = {key: (kind, members[key]) for key, kind in kinds.items()}
+    in_force = {policy.id: policy for policy in policies}
+    merged = runs.compute({each.id: each for each in found}, in_force, sets, (4, 6))
+    sets.update(merged.sets)
     return NodeState(
-        settings=settings, endpoints={each.id: each for each in found}, profiles={_OPEN.name: _OPEN},
-        policies={policy.id: policy for policy in policies}, sets=kinds, members=members,
+        settings=settings, endpoints=merged.endpoints, profiles={_OPEN.name: _OPEN}, policies=in_force,
+        runs=merged.runs, sets={key: kind for key, (kind, _) in sets.items()},
+        members={key: each for key, (_, each) in sets.items()},
     )  # fmt: skip
 
 

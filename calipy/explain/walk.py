@@ -21,6 +21,7 @@ from calipy.felix.rules.values import (
     Accept,
     Address,
     AddressMatch,
+    Ask,
     Chain,
     ClearMark,
     ConnectionState,
@@ -199,6 +200,8 @@ class Ruleset:
     def __init__(self, objects: Objects, hooked: Objects | None = None) -> None:
         """`objects` are all of a node's, whoever owns them; base chains are looked for among `hooked`, None = them."""
         self._objects = objects
+        self._askers: dict[str, dict[str, int]] = {}
+        """Maps that have been looked into: address -> mask."""
         among = objects if hooked is None else hooked
         chains = {name.name: value for name, value in among.items() if isinstance(value, Chain)}
         self._base = sorted(
@@ -255,6 +258,15 @@ class Ruleset:
         if kind != "prefixes":
             return key in members
         return not members.isdisjoint(_covering(key))
+
+    def asked(self, map_name: str, address: str) -> int:
+        """The mask that a map holds for an address; 0 where it holds none. Raises Broken."""
+        self._spec(map_name)
+        if map_name not in self._askers:
+            found = self._objects.get(names.members(map_name))
+            pairs = (member.partition(" ") for member in (found.keys if isinstance(found, Members) else ()))
+            self._askers[map_name] = {key: int(mask) for key, _, mask in pairs}
+        return self._askers[map_name].get(address, 0)
 
     def _spec(self, name: str) -> SetSpec:
         found = self._objects.get(names.set_(name))
@@ -350,10 +362,19 @@ class _Way:
             if not self._holds(match):
                 return None
         action = rule.action
+        if isinstance(action, Ask):
+            return self._of_askers(action)
         if not isinstance(action, Dispatch):
             return action
         interface = self._crossing.incoming if action.direction == "in" else self._crossing.outgoing
         found = self._rules.element(action.map, interface)
+        return found.verdict if found is not None else None
+
+    def _of_askers(self, ask: Ask) -> _Plain | None:
+        if self._packet.family != ask.family:
+            return None
+        mask = self._rules.asked(ask.askers, self._address(ask.side))
+        found = self._rules.element(ask.verdicts, str(mask)) if mask else None
         return found.verdict if found is not None else None
 
     def _follow(self, action: _Plain, depth: int) -> _Outcome:

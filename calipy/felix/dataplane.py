@@ -244,8 +244,10 @@ class Dataplane:
             except Contradiction as error:
                 problem = str(error)
         if problem:
-            self._close(area, plan.owner, problem, "can't be made, a mistake in its compiler")
-            self._retry_later(area, (plan.owner,))
+            users = tuple(user for user in area.planner.users(plan.owner) if user not in area.refused)
+            for owner in (plan.owner, *users):
+                self._close(area, owner, problem, "can't be made, a mistake in its compiler")
+            self._retry_later(area, (plan.owner, *users))
 
     @staticmethod
     def _needed(area: Area, user: Owner) -> Owner | None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet
+from calipy.model.sets import EndpointSet, NetSet, PortSet, SelectorSet, SetId
 from calipy.resources.metadata import Key
 from calipy.resources.policy_rules import plain_name
 
@@ -133,6 +133,29 @@ class Profile(Struct, frozen=True, gc=False, kw_only=True):
         return self.ingress if direction == "ingress" else self.egress
 
 
+class Run(Struct, frozen=True, gc=False, kw_only=True):
+    """Policies that follow each other in a tier, each of which decides only about peers whose addresses it asks for:
+    one look-up of the address tells which of them are to be asked."""
+
+    id: SetId
+    """Of its maps, and of what else is made for it."""
+    tier: str
+    direction: Direction
+    policies: tuple[PolicyId, ...]
+
+    def of(self, mask: int) -> tuple[PolicyId, ...]:
+        """Those whose bits are set, in their order."""
+        return tuple(policy for bit, policy in enumerate(self.policies) if mask >> bit & 1)
+
+
+class Merged(Struct, frozen=True, gc=False, kw_only=True):
+    """A run in force, and which of its policies its addresses ask for together."""
+
+    run: Run
+    masks: tuple[int, ...]
+    """Sorted. Each is that of some address."""
+
+
 class TierBinding(Struct, frozen=True, gc=False, kw_only=True):
     """The policies of a tier that govern an endpoint, in their order; a tier with none of a direction is skipped in
     that direction."""
@@ -144,6 +167,8 @@ class TierBinding(Struct, frozen=True, gc=False, kw_only=True):
     egress: tuple[PolicyId, ...] = ()
     passing: tuple[PolicyId, ...] = ()
     """Those with a rule that passes packets on to the next tier, in either direction."""
+    runs: tuple[Run, ...] = ()
+    """Those of its policies that are one look-up, in either direction."""
 
     def policies(self, direction: Direction) -> tuple[PolicyId, ...]:
         """Its policies of one direction."""

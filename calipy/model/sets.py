@@ -13,11 +13,13 @@ from calipy.resources.cidrs import family_of
 
 SetId = NewType("SetId", str)
 """Calico's identity of a set: `s:<hash of the canonical selector>`, `n:<hash>` for a named port, `svc:<hash>` and
-`svcnoport:<hash>` for a service; a fixed word for the built-in ones; `nets:<hash>` and `ports:<hash>` for lists."""
+`svcnoport:<hash>` for a service; a fixed word for the built-in ones; `nets:<hash>` and `ports:<hash>` for lists;
+`run:<hash>` for a run of policies."""
 
-SetKind = Literal["addresses", "prefixes", "endpoints", "ports"]
+SetKind = Literal["addresses", "prefixes", "endpoints", "ports", "askers"]
 """Hash set of whole addresses; interval set of CIDRs; hash set of address, protocol and port (`10.0.0.1,tcp:80`,
-Calico's spelling; a protocol without a name is its number); interval set of ports (`80`, `8000-8080`; family 0)."""
+Calico's spelling; a protocol without a name is its number); interval set of ports (`80`, `8000-8080`; family 0); hash
+map from whole addresses to the policies of a run that ask for them, a bit each (`10.0.0.1 5`: first and third)."""
 
 NETWORK_IP_POOLS = SetId("network-ip-pools")
 """All pools that pods live in: traffic to them is never masqueraded."""
@@ -78,6 +80,11 @@ def list_id(kind: Literal["nets", "ports"], texts: Sequence[str]) -> SetId:
     return _id(kind, "\n".join((kind, *texts)))
 
 
+def run_id(tier: str, direction: str, policies: Sequence[str]) -> SetId:
+    """The identity of a run of policies by what it is made of."""
+    return _id("run", "\n".join((tier, direction, *policies)))
+
+
 def named_port_id(selector: SetId, protocol: int, port: str) -> SetId:
     """Calico's identity of a named port's set; `selector` is that of the selector's own set."""
     return _id("n", f"n:{selector},{protocol_name(protocol)},{port}")
@@ -97,6 +104,11 @@ def net_member(net: str) -> str:
 def endpoint_member(address: str, protocol: int, port: int) -> str:
     """A member of a set of kind `endpoints`."""
     return f"{address},{protocol_name(protocol)}:{port}"
+
+
+def asker_member(address: str, mask: int) -> str:
+    """A member of a map of kind `askers`."""
+    return f"{address} {mask}"
 
 
 def protocol_name(protocol: int) -> str:

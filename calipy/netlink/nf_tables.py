@@ -38,6 +38,8 @@ DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 
 HOST_ORDER_KEY = bytes((0, 4)) + struct.pack("=I", 1)
 """Set user data that tells `nft list` to show keys (interface names) in host order; the kernel doesn't care."""
+HOST_ORDER_DATA = bytes((1, 4)) + struct.pack("=I", 1)
+"""The same of a map's values."""
 
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _ELEMENT_BYTES = 60_000
@@ -102,6 +104,8 @@ class SetRecord(Struct, frozen=True, gc=False, kw_only=True):
     flags: int
     key_type: int
     key_length: int
+    data_type: int
+    """Of a map's values; 0: it is no map."""
     user_data: bytes
     family: int = INET
 
@@ -121,6 +125,8 @@ class ElementRecord(Struct, frozen=True, gc=False, kw_only=True):
     verdict: Verdict | None = None
     key_end: bytes = b""
     """The last key of a range in a set of concatenations."""
+    value: bytes = b""
+    """Of a map to values."""
 
 
 # --- batches ---
@@ -214,20 +220,26 @@ def set_(
     key_length: int,
     flags: int = 0,
     verdicts: bool = False,
+    data: tuple[int, int] | None = None,
     fields: Sequence[int] = (),
+    size: int = 0,
     user_data: bytes = b"",
 ) -> Message:
-    """Creates a set, or with `verdicts` a verdict map; `fields` are the lengths of a concatenation's parts.
+    """Creates a set, or with `verdicts` a verdict map, with `data` a map to values of that type and length; `fields`
+    are the lengths of a concatenation's parts; of `size` elements at most the kernel makes its fastest hash set.
 
     `id_` tells the sets of one batch apart. `key_type` is nft's own number of the type, for `nft list`.
     """
-    flags |= SET_MAP if verdicts else 0
+    data = (VERDICT_DATA, 0) if verdicts else data
+    flags |= SET_MAP if data else 0
     body = nla.string(1, table_name) + nla.string(2, name) + nla.be32(3, flags)
     body += nla.be32(4, key_type) + nla.be32(5, key_length) + nla.be32(10, id_)
-    if verdicts:
-        body += nla.be32(6, VERDICT_DATA) + nla.be32(7, 0)
+    if data:
+        body += nla.be32(6, data[0]) + nla.be32(7, data[1])
     if fields:
         body += nla.nested(9, nla.nested(2, *(nla.nested(1, nla.be32(1, length)) for length in fields)))
+    if size:
+        body += nla.nested(9, nla.be32(1, size))
     return _message(_NEW_SET, CREATE, body + _user_data(13, user_data))
 
 
@@ -252,9 +264,12 @@ def elements(table_name: str, set_name: str, encoded: Iterable[bytes], *, delete
         yield _message(kind, flags, head + nla.nested(3, *chunk))
 
 
-def element(key: bytes, verdict: Verdict | None = None, *, interval_end: bool = False) -> bytes:
-    """An element; in an interval set a range is its first key and, as interval_end, the key after its last."""
+def element(key: bytes, verdict: Verdict | None = None, *, interval_end: bool = False, value: bytes = b"") -> bytes:
+    """An element, in a map with its verdict or value; in an interval set a range is its first key and, as interval_end,
+    the key after its last."""
     rest = _element_verdict(verdict) if verdict is not None else b""
+    if value:
+        rest = nla.nested(2, nla.attribute(1, value))
     if interval_end:
         rest += nla.be32(3, 1)
     return _element_head(len(key), len(rest)) + key + nla.padding(len(key)) + rest
@@ -391,6 +406,7 @@ def parse_set(body: nla.Data) -> SetRecord:
         flags=nla.as_be32(found[3]) if 3 in found else 0,
         key_type=nla.as_be32(found[4]),
         key_length=nla.as_be32(found[5]),
+        data_type=nla.as_be32(found[6]) if 6 in found else 0,
         user_data=bytes(found.get(13, b"")),
         family=_family(body),
     )
@@ -401,15 +417,17 @@ def parse_elements(body: nla.Data) -> Iterator[ElementRecord]:
     found = _parts(body)
     for _, item in nla.each(found[3]) if 3 in found else ():
         parts = nla.attributes(item)
-        verdict = None
+        verdict, value = None, b""
         if 2 in parts:
             data = nla.attributes(parts[2])
             verdict = parse_verdict(data[2]) if 2 in data else None
+            value = bytes(data.get(1, b""))
         yield ElementRecord(
             key=bytes(nla.attributes(parts[1])[1]) if 1 in parts else b"",
             interval_end=bool(nla.as_be32(parts[3]) & 1) if 3 in parts else False,
             verdict=verdict,
             key_end=bytes(nla.attributes(parts[10])[1]) if 10 in parts else b"",
+            value=value,
         )
 
 
@@ -488,6 +506,11 @@ def lookup(set_name: str, *, negated: bool = False, register: int = 1) -> bytes:
     if negated:
         parts.append(nla.be32(5, 1))
     return expression("lookup", *parts)
+
+
+def lookup_value(map_name: str, register: int = 1, into: int = 1) -> bytes:
+    """Loads the value that a map holds for the register; goes on where it holds one."""
+    return expression("lookup", nla.string(1, map_name), nla.be32(2, register), nla.be32(3, into))
 
 
 def lookup_verdict(map_name: str, register: int = 1) -> bytes:

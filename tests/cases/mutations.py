@@ -12,7 +12,7 @@ from calipy.explain.verdicts import Packet
 from calipy.explain.walk import Broken, Objects, Ruleset
 from calipy.felix.objects import Members, ObjectName
 from calipy.felix.rules import names
-from calipy.felix.rules.values import Chain, Element, InEndpoints, InPorts, InSet, Pass, Return, Rule
+from calipy.felix.rules.values import Chain, Element, InEndpoints, InPorts, InSet, Jump, Pass, Return, Rule
 from calipy.resources.pods import Pod
 from tests.cases.loading import NODES, OUTSIDE, Case, Row, Scene, family_of
 from tests.cases.views import View, views
@@ -49,7 +49,7 @@ class Mutation(Struct, frozen=True, gc=False):
 
 def mutations(objects: Objects) -> Iterator[Mutation]:
     """Of all that policy has brought: rules dropped, swapped, a lookup negated, a mark not cleared or not set; members
-    and elements lost. What every node has is tested elsewhere."""
+    and elements lost, or leading elsewhere. What every node has is tested elsewhere."""
     for name in sorted(objects):
         value = objects[name]
         if isinstance(value, Chain) and not name.name.startswith(_STATIC):
@@ -58,8 +58,26 @@ def mutations(objects: Objects) -> Iterator[Mutation]:
         elif isinstance(value, Members) and not any(word in name.name for word in _BUILT_IN):
             for member in sorted(value.keys):
                 yield Mutation(f"{name.name}: {member} lost", name, Members(value.keys - {member}))
+                for wrong in _misled(member, value.keys):
+                    yield Mutation(f"{name.name}: {member} is {wrong}", name, Members(value.keys - {member} | {wrong}))
         elif isinstance(value, Element):
             yield Mutation(_alike(f"{name.name}: lost"), name, None)
+            for verdict in _others(name, value, objects):
+                yield Mutation(_alike(f"{name.name}: {verdict}"), name, Element(verdict))
+
+
+def _misled(member: str, keys: frozenset[str]) -> Iterator[str]:
+    """The member of a map with the first other mask that the map has, if it has any."""
+    address, space, mask = member.partition(" ")
+    others = sorted({each.partition(" ")[2] for each in keys} - {mask}) if space else ()
+    yield from (f"{address} {other}" for other in others[:1])
+
+
+def _others(name: ObjectName, value: Element, objects: Objects) -> Iterator[Jump]:
+    """The verdict of the first other mask of a run."""
+    of_map = [(other, objects[other]) for other in sorted(objects) if other.name.split()[0] == name.name.split()[0]]
+    others = [each.verdict for other, each in of_map if isinstance(each, Element) and other != name]
+    yield from [verdict for verdict in others if isinstance(value.verdict, Jump) and isinstance(verdict, Jump)][:1]
 
 
 def _alike(what: str) -> str:

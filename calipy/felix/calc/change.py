@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from calipy.felix.calc.settings import FelixSettings
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
-from calipy.model.policies import Policy, PolicyId, Profile
+from calipy.model.policies import Merged, Policy, PolicyId, Profile
 from calipy.model.routes import Route, RouteKey
 from calipy.model.sets import SetId, SetKind
 from calipy.model.tunnels import Tunnel
@@ -52,9 +52,11 @@ class NodeState(Struct, frozen=True, gc=False, kw_only=True):
     """Those in force here: that govern an endpoint of this node, or are to be everywhere."""
     profiles: Mapping[str, Profile] = {}
     """Those of the endpoints here, by name."""
+    runs: Mapping[SetId, Merged] = {}
+    """Runs of policies that endpoints here have merged; `sets` has their maps."""
     sets: Mapping[SetKey, SetKind] = {}
     members: Mapping[SetKey, frozenset[str]] = {}
-    """Canonical addresses or CIDRs; a key for each of `sets`."""
+    """Canonical addresses or CIDRs, and what other kinds have; a key for each of `sets`."""
     routes: Mapping[RouteKey, Route] = {}
     tunnels: Mapping[str, Tunnel] = {}
     """By device name."""
@@ -70,6 +72,7 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
     endpoints: Mapping[EndpointId, WorkloadEndpoint | None] = {}
     policies: Mapping[PolicyId, Policy | None] = {}
     profiles: Mapping[str, Profile | None] = {}
+    runs: Mapping[SetId, Merged | None] = {}
     sets: Mapping[SetKey, SetKind | None] = {}
     members: Mapping[SetKey, SetDelta] = {}
     routes: Mapping[RouteKey, Route | None] = {}
@@ -79,8 +82,8 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
 
     def __bool__(self) -> bool:
         """True if anything but revisions moved."""
-        moved = (self.endpoints, self.policies, self.profiles, self.sets, self.members, self.routes, self.tunnels)
-        return self.settings is not None or any(moved)
+        policy = (self.endpoints, self.policies, self.profiles, self.runs, self.sets, self.members)
+        return self.settings is not None or any((*policy, self.routes, self.tunnels))
 
 
 def apply(state: NodeState, change: Change) -> NodeState:
@@ -91,6 +94,7 @@ def apply(state: NodeState, change: Change) -> NodeState:
             endpoints=dict(state.endpoints),
             policies=dict(state.policies),
             profiles=dict(state.profiles),
+            runs=dict(state.runs),
             sets=dict(state.sets),
             members=dict(state.members),
             routes=dict(state.routes),
@@ -107,6 +111,7 @@ def take(state: NodeState, change: Change) -> NodeState:
         (state.endpoints, change.endpoints),
         (state.policies, change.policies),
         (state.profiles, change.profiles),
+        (state.runs, change.runs),
         (state.sets, change.sets),
         (state.routes, change.routes),
         (state.tunnels, change.tunnels),
@@ -123,6 +128,7 @@ def merge(first: Change, then: Change) -> Change:
         endpoints={**first.endpoints, **then.endpoints},
         policies={**first.policies, **then.policies},
         profiles={**first.profiles, **then.profiles},
+        runs={**first.runs, **then.runs},
         sets={**first.sets, **then.sets},
         members=_merge_members(first, then),
         routes={**first.routes, **then.routes},
@@ -153,6 +159,7 @@ def difference(old: NodeState, new: NodeState) -> Change:
         endpoints=_moved(old.endpoints, new.endpoints),
         policies=_moved(old.policies, new.policies),
         profiles=_moved(old.profiles, new.profiles),
+        runs=_moved(old.runs, new.runs),
         sets=_moved(old.sets, new.sets),
         members=members,
         routes=_moved(old.routes, new.routes),

@@ -58,7 +58,7 @@ class Governing:
         """Those in force: profiles of endpoints here, if they have rules."""
         self._families: tuple[int, ...] = ()
         self.endpoints: dict[EndpointId, WorkloadEndpoint] = {}
-        """With all that governs them, as of the last flush."""
+        """With all that governs them, each policy by itself, as of the last flush."""
         self._changed: set[Key] = set()
         """Policies whose rules may be others."""
         self._unsettled: set[Key] = set()

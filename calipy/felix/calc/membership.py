@@ -215,6 +215,14 @@ class Membership:
         self._touched, self._left = set(), {}
         return kinds, members
 
+    def kind(self, key: SetKey) -> SetKind | None:
+        """What a set is, as of the last `moved`; None: it isn't in force."""
+        return self._sets[key].kind if key in self._sets else None
+
+    def members(self, key: SetKey) -> Collection[str]:
+        """Who is in a set; nobody in one that isn't in force."""
+        return self._sets[key].members if key in self._sets else ()
+
     def sets(self) -> Iterator[LiveSet]:
         """All that are in force."""
         return iter(self._sets.values())

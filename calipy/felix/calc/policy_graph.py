@@ -2,7 +2,7 @@
 
 What happens is kept, the newest of each object, until a flush takes it: first the labels that profiles hand down, then
 tiers and policies, then whoever has labels; from that follows which policies are in force and govern what, from their
-rules which sets there must be, and last who is in them.
+rules which sets there must be, then who is in them, and last which policies are asked by one look-up.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import cast
 
 from calipy.conversion import network_sets, workloads
 from calipy.felix.calc import local
-from calipy.felix.calc.change import Change, NodeState
+from calipy.felix.calc.change import Change, NodeState, SetKey
 from calipy.felix.calc.governing import Governing
 from calipy.felix.calc.inheritance import Inheritance
 from calipy.felix.calc.membership import Membership
+from calipy.felix.calc.merging import Merging
 from calipy.felix.calc.pace import Pace
 from calipy.felix.calc.policies import PolicyResource
 from calipy.felix.calc.set_uses import SetUses
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.calc.stats import Stats
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.sets import SetKind
 from calipy.resources.endpoint_slices import EndpointSlice
 from calipy.resources.global_network_sets import GlobalNetworkSet
 from calipy.resources.metadata import Key, Resource
@@ -46,6 +48,7 @@ class PolicyGraph:
         self._uses = SetUses()
         self._governing = Governing(self._inheritance, self._uses, self.stats)
         self._membership = Membership(self._inheritance.labels, self.stats)
+        self._merging = Merging(self._membership, self.stats)
         self._steps: dict[str, _Step] = {
             "Namespace": self._take_profile,
             "ServiceAccount": self._take_profile,
@@ -127,7 +130,8 @@ class PolicyGraph:
             if pace.due():
                 yield
         sets, members = yield from self._membership.moved(pace)
-        return Change(endpoints=endpoints, policies=policies, profiles=profiles, sets=sets, members=members)
+        moved = Change(endpoints=endpoints, policies=policies, profiles=profiles, sets=sets, members=members)
+        return (yield from self._merging.flush(families, moved, pace))
 
     def _take_profile(self, key: Key, value: Resource | None, pace: Pace) -> Generator[None, None, None]:
         name = self._inheritance.name(key)
@@ -182,11 +186,14 @@ class PolicyGraph:
     def state(self) -> NodeState:
         """All that has been computed up to the last flush; nothing but what policy decides."""
         sets = [live for live in self._membership.sets() if live.kind is not None]
+        maps = self._merging.maps()
+        kinds: dict[SetKey, SetKind] = dict.fromkeys(maps, "askers")
         return NodeState(
             settings=FelixSettings(),
-            endpoints=dict(self._governing.endpoints),
+            endpoints=dict(self._merging.endpoints),
             policies=self._governing.policies,
             profiles=self._governing.profiles,
-            sets={live.key: live.kind for live in sets if live.kind is not None},
-            members={live.key: live.told() for live in sets},
+            runs=self._merging.merged,
+            sets={**kinds, **{live.key: live.kind for live in sets if live.kind is not None}},
+            members={**maps, **{live.key: live.told() for live in sets}},
         )

@@ -18,3 +18,7 @@ class Stats(Struct, gc=False, kw_only=True):
     """Sets that came into force and were filled."""
     memberships: int = 0
     """Members that came to, or went from, a set in force."""
+    mergings: int = 0
+    """Runs of policies for which it was found out anew who asks for which address."""
+    askings: int = 0
+    """Times that it was found out which policies of a run ask for one address."""

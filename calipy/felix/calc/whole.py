@@ -57,6 +57,7 @@ def compute(world: World) -> NodeState:
         endpoints=policy.endpoints,
         policies=policy.policies,
         profiles=policy.profiles,
+        runs=policy.runs,
         sets={key: kind for key, (kind, _) in members.items()},
         members={key: found for key, (_, found) in members.items()},
         routes=_routes(world, view),

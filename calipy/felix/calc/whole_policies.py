@@ -10,14 +10,14 @@ from msgspec import Struct, structs
 from calipy.conversion import endpoint_slices, tiers, workloads
 from calipy.conversion.network_sets import network_set
 from calipy.conversion.policies import profile
-from calipy.felix.calc import local, policies
+from calipy.felix.calc import local, policies, runs
 from calipy.felix.calc.change import SetKey
 from calipy.felix.calc.policies import PolicyResource, SetSpec
 from calipy.felix.calc.world import World
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
-from calipy.model.policies import Policy, PolicyId, Profile
+from calipy.model.policies import Merged, Policy, PolicyId, Profile
 from calipy.model.selectables import Selectable
-from calipy.model.sets import EndpointSet, SelectorSet, SetKind, endpoint_member
+from calipy.model.sets import EndpointSet, SelectorSet, SetId, SetKind, endpoint_member
 from calipy.resources import profiles as profile_resources
 from calipy.resources.endpoint_slices import EndpointSlice
 from calipy.resources.global_network_sets import GlobalNetworkSet
@@ -38,6 +38,7 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True):
     endpoints: Mapping[EndpointId, WorkloadEndpoint]
     policies: Mapping[PolicyId, Policy]
     profiles: Mapping[str, Profile]
+    runs: Mapping[SetId, Merged]
     sets: Mapping[SetKey, tuple[SetKind, frozenset[str]]]
 
 
@@ -68,7 +69,14 @@ def compute(world: World, families: Sequence[int]) -> Outcome:
     for key, spec in specs.items():
         members = _members(world, key, spec, everybody)
         sets[key] = policies.kind(spec, wide=any("/" in member for member in members)), members
-    return Outcome(endpoints=endpoints, policies=in_force, profiles=in_force_profiles, sets=sets)
+    merged = runs.compute(endpoints, in_force, sets, families)
+    return Outcome(
+        endpoints=merged.endpoints,
+        policies=in_force,
+        profiles=in_force_profiles,
+        runs=merged.runs,
+        sets={**sets, **merged.sets},
+    )
 
 
 def _all(world: World, kind: type[R]) -> Iterator[R]:

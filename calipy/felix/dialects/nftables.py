@@ -19,6 +19,7 @@ from calipy.felix.rules.values import (
     Action,
     Address,
     AddressMatch,
+    Ask,
     ClearMark,
     ConnectionState,
     Dispatch,
@@ -53,7 +54,7 @@ from calipy.felix.rules.values import (
     Verdict,
 )
 from calipy.model.origins import Origin
-from calipy.model.sets import net_member
+from calipy.model.sets import asker_member, net_member
 from calipy.netlink import attributes as nla
 from calipy.netlink import nf_tables as nft
 from calipy.resources.cidrs import family_of
@@ -199,6 +200,9 @@ def _render_address(match: AddressMatch) -> Iterator[bytes]:
             yield nft.lookup(name, negated=negated)
 
 
+_MASK_REGISTER = 9
+"""Where a mask stands, behind four bytes of zero in register 1. `nft` aborts at a look-up of nothing but what another
+has found; so it is said that there is a mask, and looked up with those zeros, which `nft` takes for all of the key."""
 _BEHIND_INTERFACE = 2
 """Register of an address that follows the interface's name in register 1; any other address is in that itself."""
 _ENDPOINT_REGISTERS = {4: (9, 10), 6: (2, 13)}
@@ -242,7 +246,7 @@ _PLAIN_VERDICTS: dict[type[Action], int] = {Accept: nft.ACCEPT, Drop: nft.DROP, 
 
 def _render(action: Action) -> Iterator[bytes]:
     match action:
-        case Accept() | Drop() | Reject() | Return() | Jump() | Goto() | Dispatch() | Pass():
+        case Accept() | Drop() | Reject() | Return() | Jump() | Goto() | Dispatch() | Ask() | Pass():
             yield from _render_verdict(action)
         case ClearMark(bits=bits):
             yield from _set_mark(bits, 0)
@@ -275,6 +279,13 @@ def _render_verdict(action: Verdict) -> Iterator[bytes]:
         case Dispatch(map=name, direction=direction):
             yield nft.meta(_META_NAMES[direction])
             yield nft.lookup_verdict(name)
+        case Ask(side=side, askers=askers, verdicts=verdicts, family=family):
+            yield from _family(family)
+            yield nft.payload(nft.NETWORK_HEADER, _OFFSETS[family, side], _SIZES[family], 2)
+            yield nft.immediate(bytes(_MASK.size))
+            yield nft.lookup_value(askers, 2, _MASK_REGISTER)
+            yield nft.compare(bytes(4), nft.NOT_EQUAL, _MASK_REGISTER)
+            yield nft.lookup_verdict(verdicts)
         case Pass(bits=bits):
             yield from _set_mark(bits, bits)
             yield nft.verdict(nft.RETURN)
@@ -323,17 +334,24 @@ def _parse_matches(parts: list[nft.Expression]) -> Iterator[Match]:
         del parts[:used]
 
 
+_ASK = ["meta", "cmp", "payload", "immediate", "lookup", "cmp", "lookup"]
 _ACTIONS = ("counter", "immediate", "reject", "notrack", "masq", "nat", "log", "limit")
 """Expressions that no match begins with."""
 
 
 def _is_action(parts: list[nft.Expression]) -> bool:
-    """A map is looked up for an interface, or the mark is loaded so that it can be set, where a match would test."""
+    """A map is looked up for an interface, or for an address of a family, or the mark is loaded so that it can be set,
+    where a match would test."""
     if not parts:
         raise Unreadable("a rule without an action")
     names = [part.name for part in parts[:3]]
     loads = names[0] == "meta"
-    return names[0] in _ACTIONS or (loads and (names[1:2] == ["lookup"] or names[1:] == ["bitwise", "meta"]))
+    sets = names[1:2] == ["lookup"] or names[1:] == ["bitwise", "meta"]
+    return names[0] in _ACTIONS or (loads and (sets or _is_ask(parts)))
+
+
+def _is_ask(parts: list[nft.Expression]) -> bool:
+    return [part.name for part in parts] == _ASK
 
 
 def _is_load(part: nft.Expression, key: int) -> bool:
@@ -431,6 +449,8 @@ def _parse_range(test: nft.Expression) -> tuple[bytes, bytes, bool]:
 def _parse_action(parts: list[nft.Expression]) -> Action:
     last = _attributes(parts[-1])
     match parts[-1].name:
+        case "lookup" if len(parts) == len(_ASK):
+            return _parse_ask(parts)
         case "immediate" if len(parts) > 1:
             return Pass(struct.unpack("=I", _data(_attributes(parts[1])[5]))[0])
         case "immediate":
@@ -442,6 +462,14 @@ def _parse_action(parts: list[nft.Expression]) -> Action:
             return Dispatch(nla.as_text(last[1]), "in" if key == nft.META_IIFNAME else "out")
         case _:
             return _parse_statement(parts)
+
+
+def _parse_ask(parts: list[nft.Expression]) -> Ask:
+    family = _FAMILIES[_value(parts[1])[0]]
+    offset = nla.as_be32(_attributes(parts[2])[3])
+    side = next(side for (known, side), at in _OFFSETS.items() if (known, at) == (family, offset))
+    askers, verdicts = (nla.as_text(_attributes(part)[1]) for part in (parts[4], parts[6]))
+    return Ask(side, askers, verdicts, family)  # type: ignore[arg-type]
 
 
 def _parse_statement(parts: list[nft.Expression]) -> Action:
@@ -509,9 +537,13 @@ def _data(nested: memoryview) -> bytes:
 
 
 def element_keys(kind: str, keys: Iterable[str]) -> Iterator[bytes]:
-    """The keys of elements that stand for themselves: an address, an address with protocol and port, an interface, or
-    an interface and its address."""
+    """The keys of elements that stand for themselves: an address, an address with protocol and port, a mask, an
+    interface, or an interface and its address."""
     return map(_ELEMENT_KEYS[kind], keys)
+
+
+def _mask_key(key: str) -> bytes:
+    return _MASK.pack(int(key))
 
 
 def _endpoint_key(key: str) -> bytes:
@@ -531,6 +563,7 @@ def _source_key(key: str) -> bytes:
 
 _ELEMENT_KEYS: dict[str, Callable[[str], bytes]] = {
     "addresses": nla.pack_address,
+    "masks": _mask_key,
     "endpoints": _endpoint_key,
     "interfaces": _interface_key,
     "sources": _source_key,
@@ -541,6 +574,8 @@ def element_name(kind: str, key: bytes) -> str:
     """The inverse."""
     if kind == "addresses":
         return nla.as_address(key)
+    if kind == "masks":
+        return str(_MASK.unpack(key)[0])
     if kind == "endpoints":
         protocol, port = _ENDPOINT.unpack(key[-_ENDPOINT.size :])
         return f"{nla.as_address(key[: -_ENDPOINT.size])},{_PROTOCOLS.get(protocol, protocol)}:{port}"
@@ -548,6 +583,19 @@ def element_name(kind: str, key: bytes) -> str:
     return f"{interface} {nla.as_address(key[_NAME_SIZE:])}" if kind == "sources" else interface
 
 
+def asker(member: str) -> tuple[bytes, bytes]:
+    """Key and value of a map from address to mask."""
+    address, _, mask = member.partition(" ")
+    return nla.pack_address(address), _VALUE.pack(int(mask))
+
+
+def asker_name(key: bytes, value: bytes) -> str:
+    """The inverse."""
+    return asker_member(nla.as_address(key), _VALUE.unpack(value)[0])
+
+
+_VALUE = struct.Struct("=I")
+_MASK = struct.Struct("=4xI")
 _ENDPOINT = struct.Struct(">B3xH2x")
 """Protocol and port as they stand behind an address: each in a word of its own."""
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from calipy.felix.rules.values import (
     Address,
     AddressMatch,
+    Ask,
     Chain,
     ClearMark,
     ConnectionState,
@@ -102,6 +103,8 @@ def _action(rule: Rule) -> str:
             return f"goto {chain}"
         case Dispatch(map=name, direction=direction):
             return f"{direction} map @{name}"
+        case Ask(side=side, askers=askers, verdicts=verdicts, family=family):
+            return f"ipv{family} {_ENDS[side]} map @{askers} map @{verdicts}"
         case Pass(bits=bits):
             return f"pass {bits:#x}"
         case ClearMark(bits=bits):

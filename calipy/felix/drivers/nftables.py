@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from calipy.felix.calc import runs
 from calipy.felix.dialects import nftables as dialect
 from calipy.felix.ledger import LEFTOVER
 from calipy.felix.objects import Alter, Delete, Found, ObjectName, Op, Outcome, Owner, Put, Refusal, fingerprint
@@ -28,8 +29,8 @@ from calipy.netlink.socket import NETFILTER, NetlinkSocket
 TABLE = "calipy"
 _PUT_RANKS = {"set": 0, "chain": 1, "members": 2, "element": 2}
 _DELETE_RANKS = {"element": 3, "chain": 4, "set": 5}
-_ADDRESS, _ADDRESS6, _PROTOCOL, _PORT, _NAME = 7, 8, 12, 13, 41
-"""nft's numbers of its types ipv4_addr, ipv6_addr, inet_proto, inet_service and ifname."""
+_ADDRESS, _ADDRESS6, _PROTOCOL, _PORT, _MARK, _NAME = 7, 8, 12, 13, 19, 41
+"""nft's numbers of its types ipv4_addr, ipv6_addr, inet_proto, inet_service, mark and ifname."""
 
 
 def _joined(*types: int) -> int:
@@ -50,12 +51,18 @@ _KEYS: dict[tuple[str, int], tuple[int, int]] = {
     ("sources", 4): (_joined(_NAME, _ADDRESS), 20),
     ("sources", 6): (_joined(_NAME, _ADDRESS6), 32),
     ("ports", 0): (_PORT, 2),
+    ("askers", 4): (_ADDRESS, 4),
+    ("askers", 6): (_ADDRESS6, 16),
     ("interfaces", 0): (_NAME, 16),
+    ("masks", 0): (_joined(_MARK, _MARK), 8),
 }
 """Kind and family of a set -> type and length of its keys."""
 _INTERVALS = ("prefixes", "ports")
-_TOGETHER = ("addresses", "prefixes", "endpoints", "ports")
+_VERDICTS = ("interfaces", "masks")
+_TOGETHER = ("addresses", "prefixes", "endpoints", "ports", "askers")
 """Kinds of sets whose members have one owner."""
+_MOST_MASKS = 2 * runs.MOST_MASKS
+"""While a transaction exchanges all of them, those that go and those that come are there."""
 _MOST_PRINTS = 1024
 _STRANGE = b"strange"
 """Fingerprint of what somebody else put into the table in a shape that none of ours has."""
@@ -230,6 +237,8 @@ class NftablesDriver:
             elements = nft.parse_elements(body)
             if spec.kind in _INTERVALS:
                 edges.extend((element.key, not element.interval_end) for element in elements)
+            elif spec.kind == "askers":
+                members.update(dialect.asker_name(element.key, element.value) for element in elements)
             else:
                 members.update(dialect.element_name(spec.kind, element.key) for element in elements)
             yield None
@@ -279,7 +288,8 @@ class NftablesDriver:
 
     def _messages(self, ops: Sequence[Op], *, together: bool) -> Iterator[_Told]:
         """All new chains come before any rule: they may refer to each other. Elements go before others come: prefixes
-        of one set must not overlap at any time."""
+        of one set must not overlap at any time. Chains that go are emptied, so that no set is in use, and deleted last:
+        until then maps may lead to them."""
         puts: defaultdict[str, list[Put]] = defaultdict(list)
         gone: defaultdict[str, list[Delete]] = defaultdict(list)
         altered: list[Alter] = []
@@ -301,10 +311,10 @@ class NftablesDriver:
         yield from _element_messages(coming, delete=False, together=together)
         for op in gone["chain"]:
             yield op.name, nft.flush_chain(TABLE, op.name.name)
-        for op in gone["chain"]:
-            yield op.name, nft.delete_chain(TABLE, op.name.name)
         for op in gone["set"]:
             yield op.name, nft.delete_set(TABLE, op.name.name)
+        for op in gone["chain"]:
+            yield op.name, nft.delete_chain(TABLE, op.name.name)
 
     def _new_chains(self, ops: Sequence[Put]) -> Iterator[_Told]:
         """Chains of one value, which endpoints that are governed alike have, are written as a series."""
@@ -322,7 +332,7 @@ class NftablesDriver:
         self._set_number += 1
         self._specs[name] = spec
         key_type, length = _KEYS[spec.kind, spec.family]
-        maps = spec.kind == "interfaces"
+        verdicts, askers = spec.kind in _VERDICTS, spec.kind == "askers"
         return nft.set_(
             TABLE,
             name,
@@ -330,8 +340,10 @@ class NftablesDriver:
             key_type=key_type,
             key_length=length,
             flags=nft.SET_INTERVAL if spec.kind in _INTERVALS else 0,
-            verdicts=maps,
-            user_data=nft.HOST_ORDER_KEY if maps else b"",
+            verdicts=verdicts,
+            data=(_MARK, 4) if askers else None,
+            size=_MOST_MASKS if spec.kind == "masks" else 0,
+            user_data=nft.HOST_ORDER_KEY if verdicts else nft.HOST_ORDER_DATA if askers else b"",
         )
 
     @staticmethod
@@ -386,6 +398,8 @@ class NftablesDriver:
 
     def _members(self, op: Alter, keys: frozenset[str]) -> list[bytes]:
         kind = self._specs[op.name.name].kind
+        if kind == "askers":
+            return list(self._askers(op.name, keys))
         if kind not in _INTERVALS:
             return [nft.element(key) for key in self._keys(op.name.name, [op] * len(keys), list(keys))]
         found = []
@@ -398,6 +412,15 @@ class NftablesDriver:
             if end is not None:
                 found.append(nft.element(end, interval_end=True))
         return found
+
+    @staticmethod
+    def _askers(name: ObjectName, keys: frozenset[str]) -> Iterator[bytes]:
+        for key in keys:
+            try:
+                address, mask = dialect.asker(key)
+            except _UNFIT as error:
+                raise _Unwritable(name, f"{key}: {error}") from error
+            yield nft.element(address, value=mask)
 
 
 _Elements = Mapping[str, list[tuple[ObjectName | None, Sequence[bytes]]]]
@@ -492,13 +515,18 @@ def _verdict(verdict: nft.Verdict | None) -> Goto | Jump | Drop | None:
 
 def _spec(record: nft.SetRecord) -> SetSpec | None:
     """None for what no set or map of ours is."""
-    interval, verdicts = bool(record.flags & nft.SET_INTERVAL), bool(record.flags & nft.SET_MAP)
+    shape = record.key_type, record.key_length, bool(record.flags & nft.SET_INTERVAL), record.data_type
     for (kind, family), key in _KEYS.items():
-        if key == (record.key_type, record.key_length):
-            spec = SetSpec(kind, family)  # type: ignore[arg-type]
-            if (kind in _INTERVALS, kind == "interfaces") == (interval, verdicts):
-                return spec
+        if shape == (*key, kind in _INTERVALS, _data_type(kind)):
+            return SetSpec(kind, family)  # type: ignore[arg-type]
     return None
+
+
+def _data_type(kind: str) -> int:
+    """Of a map's values; 0: it is no map."""
+    if kind in _VERDICTS:
+        return nft.VERDICT_DATA
+    return _MARK if kind == "askers" else 0
 
 
 _Edge = tuple[bytes, bool]

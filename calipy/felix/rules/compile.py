@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.objects import ObjectName, Objects, Owner
 from calipy.felix.plans import Plan, mistaken, planned
-from calipy.felix.rules import endpoints, names, origins, policies, profiles, sets, statics
+from calipy.felix.rules import endpoints, names, origins, policies, profiles, runs, sets, statics
 from calipy.felix.rules.steps import Steps, all_of
 from calipy.felix.rules.values import Chain, InEndpoints, InPorts, InSet
-from calipy.model.endpoints import EndpointId
-from calipy.model.policies import PolicyId
+from calipy.model.endpoints import EndpointId, WorkloadEndpoint
+from calipy.model.policies import PolicyId, Run
 from calipy.model.sets import ALL_HOSTS, MASQUERADED_IP_POOLS, NETWORK_IP_POOLS, VXLAN_HOSTS, SetId, SetKind
 
 STATIC = Owner("static", "")
@@ -39,6 +39,11 @@ def profile_owner(name: str) -> Owner:
     return Owner("profile", name)
 
 
+def run_owner(id_: SetId) -> Owner:
+    """The owner of what a run of policies has but for its maps, which are sets."""
+    return Owner("run", id_)
+
+
 def set_owner(key: SetKey) -> Owner:
     """The owner of a set and its members."""
     return Owner("set", f"{key.id}/{key.family}")
@@ -55,6 +60,7 @@ class RulesPlanner:
         self._used: dict[_Judge, frozenset[str]] = {}
         self._covers: dict[SetKey, sets.Cover] = {}
         """What covers what in sets of prefixes."""
+        self._mergers = _Mergers()
         self._terms: tuple[policies.Terms, endpoints.Terms] | None = None
 
     @property
@@ -71,6 +77,8 @@ class RulesPlanner:
         judges = self._judges(change, state, again=before is None or before[0] != self._terms[0])
         for judge in judges:
             yield (yield from self._judge(judge, state))
+        for run in change.runs:
+            yield self._run(run, state)
         again = before is None or before[1] != self._terms[1]
         for id_ in {**change.endpoints, **(state.endpoints if again else {})}:
             yield self._endpoint(id_, state)
@@ -101,6 +109,8 @@ class RulesPlanner:
             return all_of(self._judge(origins.policy_id(owner.name), state))
         if owner.kind == "profile":
             return all_of(self._judge(owner.name, state))
+        if owner.kind == "run":
+            return self._run(SetId(owner.name), state)
         for id_ in state.endpoints if owner.kind == "endpoint" else ():
             if endpoint_owner(id_) == owner:
                 return self._endpoint(id_, state)
@@ -150,9 +160,17 @@ class RulesPlanner:
     def _endpoint(self, id_: EndpointId, state: NodeState) -> Plan:
         self.by_kind["endpoint"] += 1
         endpoint = state.endpoints.get(id_)
+        self._mergers.put(id_, endpoint)
         if endpoint is None:
             return Plan(endpoint_owner(id_))
         return planned(endpoint_owner(id_), lambda: endpoints.compile(endpoint, state.settings))
+
+    def _run(self, id_: SetId, state: NodeState) -> Plan:
+        self.by_kind["run"] += 1
+        merged = state.runs.get(id_)
+        if merged is None:
+            return Plan(run_owner(id_))
+        return planned(run_owner(id_), lambda: runs.compile(merged))
 
     def _set(self, key: SetKey, state: NodeState, delta: SetDelta | None = None) -> Steps[Plan]:
         self.by_kind["set"] += 1
@@ -190,16 +208,66 @@ class RulesPlanner:
         return None
 
     def users(self, owner: Owner) -> Iterable[Owner]:
-        """The policies and profiles whose rules name a set."""
+        """The policies and profiles whose rules name a set; the endpoints that have merged a run that is refused, or
+        whose map is, or one of whose policies is: the look-up would lead past what should decide."""
+        if owner.kind == "run":
+            return self._mergers.of_runs((SetId(owner.name),))
+        if owner.kind == "policy":
+            return self._mergers.of_policies((origins.policy_id(owner.name),))
         if owner.kind != "set":
             return ()
         id_, _, family = owner.name.rpartition("/")
-        return map(_owner, self._users_of(SetKey(SetId(id_), int(family))))
+        judges = self._users_of(SetKey(SetId(id_), int(family)))
+        mergers = self._mergers.of_policies(judge for judge in judges if not isinstance(judge, str))
+        return (*map(_owner, judges), *self._mergers.of_runs((SetId(id_),)), *mergers)
 
     def _users_of(self, key: SetKey) -> dict[_Judge, None]:
         """Of a set, whatever its kind is or was."""
         users = [self._users.get(names.set_name(key, kind), {}) for kind in _FLIPPING]
         return users[0] | users[1]
+
+
+class _Mergers:
+    """Which endpoints have merged which runs, and which policies are in those."""
+
+    def __init__(self) -> None:
+        self._of: dict[EndpointId, tuple[Run, ...]] = {}
+        self._endpoints: dict[SetId, dict[EndpointId, None]] = {}
+        self._runs: dict[PolicyId, dict[SetId, None]] = {}
+
+    def put(self, id_: EndpointId, endpoint: WorkloadEndpoint | None) -> None:
+        """An endpoint as it is now; None: it is gone."""
+        after = tuple(run for binding in endpoint.tiers for run in binding.runs) if endpoint is not None else ()
+        before = self._of.pop(id_, ())
+        if after:
+            self._of[id_] = after
+        for run in after:
+            if run not in before:
+                self._endpoints.setdefault(run.id, {})[id_] = None
+                for policy in run.policies:
+                    self._runs.setdefault(policy, {})[run.id] = None
+        for run in before:
+            if run not in after:
+                self._leave(id_, run)
+
+    def _leave(self, id_: EndpointId, run: Run) -> None:
+        del self._endpoints[run.id][id_]
+        if self._endpoints[run.id]:
+            return
+        del self._endpoints[run.id]
+        for policy in run.policies:
+            del self._runs[policy][run.id]
+            if not self._runs[policy]:
+                del self._runs[policy]
+
+    def of_policies(self, policies: Iterable[PolicyId]) -> tuple[Owner, ...]:
+        """The endpoints with a run that one of these is in."""
+        return self.of_runs(run for policy in policies for run in self._runs.get(policy, ()))
+
+    def of_runs(self, runs: Iterable[SetId]) -> tuple[Owner, ...]:
+        """The endpoints with one of these."""
+        found = dict.fromkeys(id_ for run in runs for id_ in self._endpoints.get(run, ()))
+        return tuple(map(endpoint_owner, found))
 
 
 def _owner(judge: _Judge) -> Owner:

@@ -12,9 +12,10 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from calipy.felix.calc.sets import families
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Objects
-from calipy.felix.rules import names, origins
+from calipy.felix.rules import names, origins, runs
 from calipy.felix.rules.policies import DIRECTIONS, deny, passed
 from calipy.felix.rules.values import Chain, ClearMark, Drop, Element, Goto, Jump, Marked, Reject, Return, Rule
 from calipy.model.endpoints import EndpointId, WorkloadEndpoint
@@ -32,11 +33,12 @@ class Terms(Struct, frozen=True, gc=False, kw_only=True):
     deny: Drop | Reject
     passed: int
     """The mark of a packet that goes on to the next tier."""
+    families: tuple[int, ...]
 
 
 def terms(settings: FelixSettings) -> Terms:
     """Those of the settings in force."""
-    return Terms(deny=deny(settings), passed=passed(settings))
+    return Terms(deny=deny(settings), passed=passed(settings), families=families(settings))
 
 
 def compile(endpoint: WorkloadEndpoint, settings: FelixSettings) -> Objects:
@@ -107,7 +109,7 @@ def _parts(
             yield chain, Chain(tuple(_passing_tier(binding, direction, of)))
             rules.append(Rule((), Jump(chain), Origin("visit", f"{binding.tier} {direction}"), counted=False))
             continue
-        rules.extend(_visits(binding, direction))
+        rules.extend(_visits(binding, direction, of))
         if binding.default_action == "deny":
             rules.append(Rule((), of.deny, origins.of_tier(binding.tier, direction)))
             break  # nothing gets past it
@@ -122,19 +124,26 @@ def _may_pass(binding: TierBinding, direction: Direction) -> bool:
     return any(policy in binding.passing for policy in binding.policies(direction))
 
 
-def _visits(binding: TierBinding, direction: Direction) -> Iterator[Rule]:
+def _visits(binding: TierBinding, direction: Direction, of: Terms) -> Iterator[Rule]:
+    """Each policy in turn, those of a run together, and what goes on to the next tier where one has passed a packet."""
+    mine = [run for run in binding.runs if run.direction == direction]
+    begins = {run.policies[0]: run for run in mine}
+    merged = {policy for run in mine for policy in run.policies}
     for policy in binding.policies(direction):
-        jump = Jump(names.policy_chain(policy, direction))
-        yield Rule((), jump, origins.of_visit(binding.tier, policy, direction), counted=False)
+        if policy in begins:
+            yield from (runs.ask(begins[policy], family) for family in of.families)
+        if policy in merged:
+            continue
+        yield runs.visit(binding.tier, direction, policy)
+        if policy in binding.passing:
+            origin = Origin("visit", f"{binding.tier} {direction}")
+            yield Rule((Marked(of.passed),), Return(), origin, counted=False)
 
 
 def _passing_tier(binding: TierBinding, direction: Direction, of: Terms) -> Iterator[Rule]:
     """A return, where a policy has passed or where nothing denies at the end, goes on with the next tier."""
     origin = Origin("visit", f"{binding.tier} {direction}")
     yield Rule((), ClearMark(of.passed), origin, counted=False)
-    for policy, visit in zip(binding.policies(direction), _visits(binding, direction), strict=True):
-        yield visit
-        if policy in binding.passing:
-            yield Rule((Marked(of.passed),), Return(), origin, counted=False)
+    yield from _visits(binding, direction, of)
     if binding.default_action == "deny":
         yield Rule((), of.deny, origins.of_tier(binding.tier, direction))

@@ -8,7 +8,7 @@ import hashlib
 from calipy.felix.calc.change import SetKey
 from calipy.felix.objects import ObjectName
 from calipy.model.policies import Direction, PolicyId
-from calipy.model.sets import SetKind
+from calipy.model.sets import SetId, SetKind
 
 FROM_WORKLOAD, TO_WORKLOAD = "cali-from-wl-dispatch", "cali-to-wl-dispatch"
 """Dispatch chains, and the verdict maps of the same names with `-map`."""
@@ -49,6 +49,16 @@ def tier_chain(interface: str, direction: Direction, number: int) -> str:
 def policy_chain(id_: PolicyId, direction: Direction) -> str:
     """Calico's name of a policy's chain."""
     return _limited("cali-pi-" if direction == "ingress" else "cali-po-", str(id_))
+
+
+def askers_chain(run: SetId, mask: int) -> str:
+    """The chain that asks those policies of a run whose bits are set."""
+    return f"{verdicts_of(run)}-{mask:x}"
+
+
+def verdicts_of(run: SetId) -> str:
+    """The verdict map of a run by mask."""
+    return f"cali-{run.replace(':', '-')}"
 
 
 def profile_chain(name: str, direction: Direction) -> str:

@@ -159,6 +159,16 @@ class Dispatch(Struct, frozen=True, gc=False, tag="dispatch"):
     direction: Direction
 
 
+class Ask(Struct, frozen=True, gc=False, tag="ask"):
+    """The verdict that the map `verdicts` holds for the mask that the map `askers` holds for an address of a family;
+    on to the next rule where either holds none."""
+
+    side: Side
+    askers: str
+    verdicts: str
+    family: int
+
+
 class Pass(Struct, frozen=True, gc=False, tag="pass"):
     """Sets these bits of the packet's mark, then back to the calling chain."""
 
@@ -203,7 +213,7 @@ class SourceNat(Struct, frozen=True, gc=False, tag="source-nat"):
     ports: tuple[int, int] | None = None
 
 
-Verdict = Accept | Drop | Reject | Return | Jump | Goto | Dispatch | Pass
+Verdict = Accept | Drop | Reject | Return | Jump | Goto | Dispatch | Ask | Pass
 Action = Verdict | ClearMark | Log | NoTrack | Masquerade | SourceNat
 
 
@@ -233,10 +243,11 @@ class Chain(Struct, frozen=True, gc=False, tag="chain"):
 
 
 class SetSpec(Struct, frozen=True, gc=False, tag="set"):
-    """A set of a family: addresses, prefixes, endpoints (address, protocol, port), or sources (interface, source
-    address); or, of no family (0), ranges of ports, or a verdict map by interface name."""
+    """A set of a family: addresses, prefixes, endpoints (address, protocol, port), sources (interface, source address),
+    or a map from address to the mask of its askers; or, of no family (0), ranges of ports, or a verdict map by
+    interface name or by mask."""
 
-    kind: Literal["addresses", "prefixes", "endpoints", "ports", "sources", "interfaces"]
+    kind: Literal["addresses", "prefixes", "endpoints", "ports", "sources", "askers", "interfaces", "masks"]
     family: int = 0
 
 

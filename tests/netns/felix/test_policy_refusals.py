@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from calipy.felix.calc import runs
 from calipy.felix.calc.change import Change, NodeState, SetDelta, SetKey
 from calipy.felix.dataplane import Refused
 from calipy.felix.objects import Owner
-from calipy.felix.rules.compile import policy_owner, profile_owner, set_owner
-from calipy.model.policies import Peer, Policy, PolicyId, PolicyRule, Profile, TierBinding
+from calipy.felix.rules import runs as compiler
+from calipy.felix.rules.compile import policy_owner, profile_owner, run_owner, set_owner
+from calipy.model.policies import Merged, Peer, Policy, PolicyId, PolicyRule, Profile, Run, TierBinding
 from calipy.model.sets import PortSet, SelectorSet, SetId, SetKind
 
 A, B, C = "10.244.0.1", "10.244.0.2", "10.244.0.3"
@@ -203,3 +205,108 @@ async def test_an_endpoint_whose_policy_has_no_chain_is_closed(n1: Any, wire: An
     await govern(n1, {"a": long})
     assert not n1.engine.dataplane.refused
     assert through(n1, wire, "b", "a"), "a long name is a hash"
+
+
+# --- runs of policies that are one look-up ---
+
+
+async def merge(node: Any, *policies: Policy, **more: Any) -> Run:
+    """Pod a is governed by a run of these, made as the calculation makes it; returns when the kernel has taken it, or
+    has refused."""
+    found = sets(**more)
+    kinds = {key: (kind, found["members"][key].added) for key, kind in found["sets"].items()}
+    endpoint = next(each for each in state(node).endpoints.values() if each.pod == "a")
+    binding = TierBinding(tier="default", default_action="deny", ingress=tuple(each.id for each in policies))
+    outcome = runs.compute(
+        {endpoint.id: replace(endpoint, tiers=(binding,))}, {each.id: each for each in policies}, kinds, (4, 6)
+    )
+    maps = {key: kind for key, (kind, _) in outcome.sets.items()}
+    members = {key: SetDelta(found) for key, (_, found) in outcome.sets.items()}
+    node.engine.dataplane.submit(
+        Change(
+            endpoints=outcome.endpoints, policies={each.id: each for each in policies}, runs=outcome.runs,
+            sets={**found["sets"], **maps}, members={**found["members"], **members},
+        )
+    )  # fmt: skip
+    await asyncio.wait_for(node.engine.dataplane.idle(), 10)
+    (merged,) = outcome.runs.values()
+    return merged.run
+
+
+FROM_B, FROM_C = policy("from-b", from_set("x")), policy("from-c", from_set("y"))
+GOVERNED = Owner("endpoint", "k8s/default/a/eth0")
+
+
+async def test_a_run_asks_those_that_ask_for_the_address(n1: Any, wire: Any) -> None:
+    run = await merge(n1, FROM_B, FROM_C, x=frozenset({B}), y=frozenset({C}))
+    assert not n1.engine.dataplane.refused
+    assert "jump cali-pi" not in n1.host.run("nft", "list", "chain", "inet", "calipy", "cali-tw-calia")
+    assert through(n1, wire, "b", "a")
+    assert through(n1, wire, "c", "a")
+    for name in ("from-b", "from-c"):
+        assert "packets 1 " in n1.host.run("nft", "list", "chain", "inet", "calipy", f"cali-pi-gnp/{name}")
+    key = SetKey(run.id, 4)
+    moved = {key: SetDelta(removed=frozenset({f"{C} 2"})), SetKey(SetId("s:y"), 4): SetDelta(removed=frozenset({C}))}
+    n1.engine.dataplane.submit(Change(members=moved))
+    await n1.engine.dataplane.idle()
+    assert cut(n1, wire, "c", "a"), "who left is out"
+    assert through(n1, wire, "b", "a")
+
+
+async def test_a_refused_policy_closes_all_that_have_it_in_a_run(n1: Any, wire: Any) -> None:
+    """Not those alone whom it asks for: it can't be said who they are."""
+    nowhere = replace(FROM_C, ingress=(from_set("y"), from_set("nowhere")))
+    await merge(n1, FROM_B, nowhere, x=frozenset({B}), y=frozenset({C}))
+    assert set(n1.engine.dataplane.refused) == {policy_owner(FROM_C.id), GOVERNED}
+    assert "cali-pi-gnp/from-c" in n1.engine.dataplane.refused[GOVERNED]
+    assert cut(n1, wire, "b", "a")
+    assert cut(n1, wire, "c", "a")
+    assert cut(n1, wire, "a", "c"), "closed, both ways"
+    assert through(n1, wire, "b", "c"), "the others land"
+    n1.engine.dataplane.submit(Change(**sets(nowhere=frozenset())))
+    await n1.until(lambda: not n1.engine.dataplane.refused)
+    assert through(n1, wire, "b", "a"), "healed: its set is there"
+    assert through(n1, wire, "c", "a")
+
+
+async def test_a_refused_map_closes_all_that_look_it_up(n1: Any, wire: Any) -> None:
+    run = await merge(n1, FROM_B, FROM_C, x=frozenset({B}), y=frozenset({C}))
+    key = SetKey(run.id, 4)
+    n1.engine.dataplane.submit(Change(members={key: SetDelta(frozenset({"10.0.0.300 1"}))}))
+    await n1.until(lambda: n1.engine.dataplane.refused)
+    assert set(n1.engine.dataplane.refused) == {set_owner(key), GOVERNED}
+    assert cut(n1, wire, "b", "a")
+    assert through(n1, wire, "b", "c")
+    n1.engine.dataplane.submit(Change(members={key: SetDelta(removed=frozenset({"10.0.0.300 1"}))}))
+    await n1.until(lambda: not n1.engine.dataplane.refused)
+    assert through(n1, wire, "b", "a")
+
+
+async def test_an_impossible_member_closes_the_policies_of_its_set_and_their_runs(n1: Any, wire: Any) -> None:
+    await merge(n1, FROM_B, FROM_C, x=frozenset({B}), y=frozenset({C}))
+    key = SetKey(SetId("s:x"), 4)
+    n1.engine.dataplane.submit(Change(members={key: SetDelta(frozenset({"b"}))}))
+    await n1.until(lambda: n1.engine.dataplane.refused)
+    assert set(n1.engine.dataplane.refused) == {set_owner(key), policy_owner(FROM_B.id), GOVERNED}
+    assert cut(n1, wire, "c", "a")
+    n1.engine.dataplane.submit(Change(members={key: SetDelta(removed=frozenset({"b"}))}))
+    await n1.until(lambda: not n1.engine.dataplane.refused)
+    assert through(n1, wire, "c", "a")
+
+
+async def test_a_run_that_cannot_be_made_closes_all_that_have_it(
+    n1: Any, wire: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(*_: object) -> Any:
+        raise KeyError("mask")
+
+    run = await merge(n1, FROM_B, FROM_C, x=frozenset({B}), y=frozenset({C}))
+    assert through(n1, wire, "b", "a")
+    monkeypatch.setattr(compiler, "compile", mistake)
+    n1.engine.dataplane.submit(Change(runs={run.id: Merged(run=run, masks=(1, 2, 3))}))
+    await n1.until(lambda: n1.engine.dataplane.refused)
+    assert set(n1.engine.dataplane.refused) == {run_owner(run.id), GOVERNED}
+    assert cut(n1, wire, "b", "a")
+    monkeypatch.undo()
+    await n1.until(lambda: not n1.engine.dataplane.refused)
+    assert through(n1, wire, "b", "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def policy(name: str, spec: dict[str, Any], tier: str = DEFAULT) -> Resource:
 
 
 def everything() -> list[Resource]:
-    """Policies that use every kind of set and action."""
+    """Policies that use every kind of set and action; two of them are one look-up."""
     settings = {"logActionRateLimit": "5/minute"}
     one = [
         {"action": "Log", "protocol": "ICMP", "icmp": {"type": 8}},
@@ -42,6 +43,10 @@ def everything() -> list[Resource]:
         policy("one", {"types": ["Ingress", "Egress"], "ingress": one, "egress": one}, "security"),
         policy("two", {"selector": "app == 'a'", "ingress": two, "egress": []}),
         policy("p" * 253, {"order": 7, "ingress": two}),
+        *(
+            policy(f"run-{app}", {"order": 9, "ingress": [{"action": "Allow", "source": {"selector": selector}}]})
+            for app, selector in (("b", "app == 'b'"), ("any", "has(app)"))
+        ),
     ]
 
 
@@ -69,7 +74,16 @@ async def test_a_restart_writes_nothing_that_is_right(felix: Any, namespaces: An
     first = await node_with(felix, host, everything())
     before = listed(host)
     text = host.run(*TABLE)
-    for part in ("type inet_service", "inet_proto", "flags interval", "limit rate 5/minute", "cali-pi-_", "return"):
+    for part in (
+        "type inet_service",
+        "inet_proto",
+        "flags interval",
+        "limit rate 5/minute",
+        "cali-pi-_",
+        "return",
+        "type ipv4_addr : mark",
+        "vmap @cali-run-",
+    ):
         assert part in text
     endpoints = [pod.endpoint for pod in first.pods.values()]
     first.stop()
@@ -108,6 +122,12 @@ EDITS = {
     "an end deleted": "delete element inet calipy {endpoints} {{ 10.244.0.1 . sctp . 7777 }}",
     "a port added": "add element inet calipy {ports} {{ 1000-2000 }}",
     "a port deleted": "delete element inet calipy {ports} {{ 90-99 }}",
+    "a member of a map added": "add element inet calipy {askers} {{ 192.0.2.77 : 0x00000001 }}",
+    "a member of a map deleted": "delete element inet calipy {askers} {{ 10.244.0.1 }}",
+    "a member of a map led elsewhere": "delete element inet calipy {askers} {{ 10.244.0.2 }};"
+    " add element inet calipy {askers} {{ 10.244.0.2 : 0x00000001 }}",
+    "a mask led elsewhere": "delete element inet calipy {masks} {{ 0x00000000 . 0x00000003 }};"
+    " add element inet calipy {masks} {{ 0x00000000 . 0x00000003 : jump cali-pi-gnp/two }}",
     "a network added": "add element inet calipy {prefixes} {{ 203.0.113.0/24 }}",
     "a network deleted": "delete element inet calipy {prefixes} {{ 10.0.0.0/8 }}",
 }
@@ -115,10 +135,13 @@ EDITS = {
 
 def sets(host: Any) -> dict[str, str]:
     """A set of each kind, found by what is in it: its name."""
-    blocks = {part.split(" ", 1)[0]: part.split("}")[0] for part in host.run(*TABLE).split("\tset ")[1:]}
+    parts = re.split("\tset |\tmap ", host.run(*TABLE))[1:]
+    blocks = {part.split(" ", 1)[0]: part.split("}")[0] for part in parts}
     signs = {
         "addresses": ("type ipv4_addr\n", "10.244.0.2"),
         "endpoints": ("type ipv4_addr . inet_proto", "sctp"),
+        "askers": ("type ipv4_addr : mark", "10.244.0.2"),
+        "masks": ("type mark . mark : verdict",),
         "ports": ("type inet_service", "90-99"),
         "prefixes": ("type ipv4_addr\n", "10.0.0.0/8"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from calipy.felix.drivers.nftables import NftablesDriver
-from calipy.felix.objects import Alter, Found, ObjectName, Op, Owner, Put
+from calipy.felix.objects import Alter, Delete, Found, ObjectName, Op, Outcome, Owner, Put
 from calipy.felix.rules import names
 from calipy.felix.rules import values as v
 from calipy.model.origins import Origin
@@ -24,6 +25,8 @@ SETS: dict[str, tuple[v.SetSpec, list[str]]] = {
     "n6": (v.SetSpec("prefixes", 6), ["::1", "fd00::/8", "fe00::/7"]),
     "e4": (v.SetSpec("endpoints", 4), ["10.0.0.1,tcp:80", "10.0.0.1,udp:53", "10.0.0.2,sctp:7777", "10.0.0.3,136:9"]),
     "e6": (v.SetSpec("endpoints", 6), ["fd00::1,tcp:80", "fd00::1,sctp:65535"]),
+    "m4": (v.SetSpec("askers", 4), ["10.0.0.1 1", "10.0.0.2 4294967295"]),
+    "m6": (v.SetSpec("askers", 6), ["fd00::1 3"]),
     "p": (v.SetSpec("ports"), ["0", "80", "81-90", "8000-8080", "65535"]),
 }
 MATCHES: dict[v.Match, str] = {
@@ -144,9 +147,51 @@ def test_a_set_is_read_as_it_was_written(host: Any, driver: NftablesDriver, name
             assert read(driver)[names.members(name)] == left | added
 
 
+def test_a_value_changes_in_one_batch(driver: NftablesDriver) -> None:
+    put(driver, {})
+    outcome = driver.apply((Alter(OWNER, names.members("m4"), frozenset({"10.0.0.1 2"}), frozenset({"10.0.0.1 1"})),))
+    assert (outcome.refusals, outcome.resync) == ((), "")
+    assert read(driver)[names.members("m4")] == {"10.0.0.1 2", "10.0.0.2 4294967295"}
+
+
+def test_a_run_comes_changes_all_its_masks_and_goes(host: Any, driver: NftablesDriver) -> None:
+    """Each in one batch, with all the masks that there may be; a policy's chain goes with the map that leads to it."""
+    chain = v.Chain((v.Rule((), v.Ask("source", "m4", "verdicts", 4), Origin("visit", "x"), counted=False),))
+    target = v.Chain((v.Rule((), v.Accept(), Origin("test")),))
+    objects = {names.set_("m4"): v.SetSpec("askers", 4), names.set_("verdicts"): v.SetSpec("masks"),
+               names.chain("tw"): chain, names.chain("target"): target}  # fmt: skip
+    first, second = ([names.element("verdicts", str(mask)) for mask in masks] for masks in (range(64), range(64, 128)))
+    jump = v.Element(v.Jump("target"))
+    ops: list[Op] = [Put(OWNER, name, value) for name, value in objects.items()]
+    ops += [Put(OWNER, name, jump) for name in first]
+    ops.append(Alter(OWNER, names.members("m4"), frozenset({"10.0.0.1 1"}), frozenset()))
+    assert driver.apply(tuple(ops)) == Outcome()
+    assert read(driver) == {
+        **{name: driver.fingerprint(value) for name, value in objects.items()},
+        **dict.fromkeys(first, driver.fingerprint(jump)),
+        names.members("m4"): frozenset({"10.0.0.1 1"}),
+    }
+    listing = host.run("nft", "list", "ruleset")
+    assert re.search(r"ip saddr map @m4 != 0x0\b.* 0x0\b.* vmap @verdicts", listing)
+    assert "10.0.0.1 : 0x00000001" in listing
+    assert "0x00000000 . 0x00000001 : jump target" in listing
+    json.loads(host.run("nft", "-j", "list", "ruleset"))
+    assert driver.apply((*(Delete(OWNER, name) for name in first), *(Put(OWNER, name, jump) for name in second))) == (
+        Outcome()
+    )
+    gone: list[Op] = [Delete(OWNER, name) for name in (*second, *objects)]
+    gone.append(Alter(OWNER, names.members("m4"), frozenset(), frozenset({"10.0.0.1 1"})))
+    assert driver.apply(tuple(gone)) == Outcome()
+    assert read(driver) == {}
+
+
 def test_sets_as_nft_lists_them(host: Any, driver: NftablesDriver) -> None:
     put(driver, {})
-    shown = {name: " ".join(host.run("nft", "list", "set", "inet", "calipy", name).split()) for name in SETS}
+    kinds = {name: "map" if spec.kind == "askers" else "set" for name, (spec, _) in SETS.items()}
+    shown = {
+        name: " ".join(host.run("nft", "list", kind, "inet", "calipy", name).split()) for name, kind in kinds.items()
+    }
+    assert "type ipv6_addr : mark elements = { fd00::1 : 0x00000003 }" in shown["m6"]
     assert "type ipv4_addr . inet_proto . inet_service" in shown["e4"]
     assert "10.0.0.2 . sctp . 7777" in shown["e4"]
     assert "type ipv6_addr . inet_proto . inet_service" in shown["e6"]

@@ -234,22 +234,31 @@ def test_a_chain_parses_back(name: str, hook: nft.Hook | None) -> None:
 
 
 @examples(30)
-@given(names, st.integers(1, 64), st.booleans(), st.binary(max_size=16))
-def test_a_set_parses_back(name: str, length: int, verdicts: bool, data: bytes) -> None:
-    body = nft.set_("t", name, id_=1, key_type=7, key_length=length, verdicts=verdicts, user_data=data).body
+@given(names, st.integers(1, 64), st.sampled_from(["", "verdicts", "data"]), st.binary(max_size=16))
+def test_a_set_parses_back(name: str, length: int, maps: str, data: bytes) -> None:
+    values = (19, 4) if maps == "data" else None
+    body = nft.set_(
+        "t", name, id_=1, key_type=7, key_length=length, verdicts=maps == "verdicts", data=values, user_data=data
+    ).body
     expected = nft.SetRecord(
-        table="t", name=name, flags=nft.SET_MAP if verdicts else 0, key_type=7, key_length=length, user_data=data
-    )
+        table="t", name=name, flags=nft.SET_MAP if maps else 0, key_type=7, key_length=length,
+        data_type={"": 0, "verdicts": nft.VERDICT_DATA, "data": 19}[maps], user_data=data,
+    )  # fmt: skip
     assert nft.parse_set(body) == expected
 
 
 verdicts = st.none() | st.builds(nft.Verdict, st.sampled_from([nft.GOTO, nft.JUMP]), names) | st.just(nft.Verdict(0))
 
+keys = st.binary(min_size=4, max_size=16)
+records = st.builds(nft.ElementRecord, key=keys, verdict=verdicts) | st.builds(
+    nft.ElementRecord, key=keys, value=st.binary(min_size=1, max_size=16)
+)
+
 
 @examples(30)
-@given(st.lists(st.builds(nft.ElementRecord, key=st.binary(min_size=4, max_size=16), verdict=verdicts), max_size=50))
+@given(st.lists(records, max_size=50))
 def test_elements_parse_back_in_as_many_messages_as_they_need(records: list[nft.ElementRecord]) -> None:
-    encoded = [nft.element(record.key, record.verdict) for record in records] * 40
+    encoded = [nft.element(record.key, record.verdict, value=record.value) for record in records] * 40
     found = [e for message in nft.elements("t", "s", encoded) for e in nft.parse_elements(message.body)]
     assert found == records * 40
     assert all(len(message.body) < 65536 for message in nft.elements("t", "s", encoded))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from msgspec import structs
 
-from calipy.felix.calc.change import Change, SetDelta
+from calipy.felix.calc.change import Change, SetDelta, SetKey
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.stats import Stats
 from calipy.felix.calc.world import Event
@@ -142,11 +142,39 @@ def test_one_more_policy_asks_endpoints_here_and_those_that_its_rules_may_mean(c
     assert cost.stats.bindings == 2
     # Endpoints here differ in namespace and app; of the namespace's pods there are 20 kinds and two.
     assert cost.stats.evaluations <= 2 * SPACES + 22
-    assert cost.stats.fillings == len(cost.change.sets) == 2
+    kinds = list(cost.change.sets.values())
+    assert cost.stats.fillings == kinds.count("addresses") == 2
+    assert cost.stats.mergings == len(cost.change.runs) == kinds.count("askers") // 2 == 2, "one for each endpoint"
     assert cost.stats.memberships == PODS // SPACES * 19 // 20 + 1
     gone_again = cluster.do(gone(more))
     assert gone_again.stats.evaluations == gone_again.stats.memberships == gone_again.stats.conversions == 0
-    assert len(gone_again.change.sets) == 2
+    assert gone_again.stats.mergings == gone_again.stats.askings == 0
+    assert len(gone_again.change.sets) == 2 + 4
+
+
+def test_a_pod_relabelled_moves_its_own_element_of_a_run_alone(cluster: Cluster) -> None:
+    """The endpoint `l0` of n0 is governed by `p0`, which asks for `e0` among others, and these two."""
+    pair = [
+        np(name, "n0", selector="app == 'a0'", ingress=[{"action": "Allow", "source": {"selector": selector}}])
+        for name, selector in (("x", "mark == 'x'"), ("y", "has(mark)"))
+    ]
+    marked = range(SPACES, 100 * SPACES, SPACES)
+    cost = cluster.do(*pair, *(_pod(number, mark="y") for number in marked))
+    (id_,) = cost.change.runs
+    assert cost.stats.mergings == 1
+    cost = cluster.do(_pod(50, mark="x"))
+    assert cost.change.members[SetKey(id_, 4)] == SetDelta(frozenset({"10.64.0.50 7"}), frozenset({"10.64.0.50 5"}))
+    assert len(cost.change.members) == 2, "and the set of those that are marked x"
+    assert cost.stats.memberships == cost.stats.askings == 1
+    assert cost.stats.mergings == 0
+    assert [merged.masks for merged in cost.change.runs.values() if merged] == [(1, 5, 7)], "one mask more"
+    moved = cost.change
+    assert not any((moved.endpoints, moved.policies, moved.profiles, moved.sets, moved.routes))
+    cost = cluster.do(_pod(100, mark="x"))
+    assert not cost.change.runs, "the mask is there"
+    assert len(cost.change.members) == 2
+    assert not cluster.do(_pod(100, mark="x", nobody="asks")).change
+    cluster.do(*(gone(each) for each in pair), *(_pod(number) for number in marked))
 
 
 def test_a_policy_of_nobody_here_is_not_even_made(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calipy.felix.calc import runs
 from calipy.felix.calc.change import NodeState, apply, merge
 from calipy.felix.calc.graph import Graph
 from calipy.felix.calc.settings import FelixSettings
@@ -158,6 +159,33 @@ SCENARIOS: dict[str, list[Event]] = {
     "what is no pod": [gnp("a", selector="projectcalico.org/orchestrator == 'cni'", ingress=[APP]), detached("web")],
     "IPv6 is turned off and on": [felix(ipv6Support=False), np("more", ingress=[DB]), felix(ipv6Support=True)],
     "lists come and go": [gnp("lists", ingress=[LISTS]), gnp("lists", ingress=[NAMED]), gone(gnp("lists"))],
+    "two policies are one look-up, then three, then two": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]), np("three", order=3, ingress=[APP, DB]),
+        gone(np("two")), gone(np("one")),
+    ],
+    "one of a run asks for others, for anybody, for nobody": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[APP]), np("two", order=2, ingress=[DB]),
+        np("two", order=2, ingress=[LISTS]), np("two", order=2),
+    ],
+    "a label flips under a run": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]), pod("db", "10.0.1.1", app="web"),
+        pod("db", "10.0.1.1", "fd00::2"), DB_POD, gone(DB_POD),
+    ],
+    "a set under a run becomes one of prefixes and back": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]),
+        gns("wide", "203.0.113.0/24", app="x"), gns("wide", "203.0.113.7", app="x"), gone(gns("wide")),
+    ],
+    "a policy of a run begins to pass": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]),
+        np("one", order=1, ingress=[{**APP, "action": "Pass"}]), gone(np("two")),
+    ],
+    "endpoints that have merged a run go": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]), detached("cache"), detached("web"), WEB,
+    ],
+    "IPv6 is turned off and on under a run": [
+        np("one", order=1, ingress=[APP]), np("two", order=2, ingress=[DB]), felix(ipv6Support=False),
+        pod("db", "10.0.1.9", "fd00::9", app="db"), felix(),
+    ],
     "a selector that can match nobody": [gnp("no", selector="a == 'b' && a == 'c'", ingress=[DB]), gone(gnp("no"))],
 }  # fmt: skip
 
@@ -182,6 +210,20 @@ def test_a_scenario_told_in_any_way_leads_where_the_whole_calculation_says(name:
     for _, events in tellings(SCENARIOS[name]):
         for _, batches in cadences(events):
             check(batches, STANDING)
+
+
+SMALL = (("_MOST_OF_A_RUN", 3), ("_MOST_OF_ALL", 9), ("MOST_MASKS", 1), ("_MOST_POLICIES", 2))
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if "run" in name or "look-up" in name])
+@pytest.mark.parametrize(("bound", "most"), SMALL)
+def test_what_a_run_may_have_at_most_moves_with_it(
+    name: str, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, bound, most)
+    for batches in ([[event] for event in SCENARIOS[name]], [SCENARIOS[name]]):
+        check(batches, STANDING)
+        check([*batches, *([event] for event in reversed(STANDING))], STANDING)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -308,6 +350,14 @@ def test_steps_lead_where_the_whole_calculation_says(story: list[list[Event]]) -
     assert state == expected
     assert graph.state() == expected
     assert apply(NodeState(settings=FelixSettings()), merged) == expected
+
+
+@examples(100)
+@given(stories, st.sampled_from(SMALL))
+def test_whatever_a_run_may_have_at_most(story: list[list[Event]], bound: tuple[str, int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, *bound)
+        test_steps_lead_where_the_whole_calculation_says.hypothesis.inner_test(story)  # type: ignore[attr-defined]
 
 
 @examples(100)

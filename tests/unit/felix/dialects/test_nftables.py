@@ -44,6 +44,7 @@ actions = st.one_of(
     st.builds(v.Jump, names),
     st.builds(v.Goto, names),
     st.builds(v.Dispatch, names, directions),
+    st.builds(v.Ask, sides, names, names, st.sampled_from([4, 6])),
     st.builds(v.Pass, bits),
     st.builds(v.ClearMark, bits),
     st.builds(v.Log, names, st.none() | rates),
@@ -148,8 +149,13 @@ def test_a_range_between_two_keys_is_the_member_that_it_came_from(kind: str, mem
     [
         ("addresses", "10.0.0.1"), ("addresses", "fd00::1"), ("interfaces", "cali0123456789a"),
         ("endpoints", "10.0.0.1,tcp:80"), ("endpoints", "fd00::1,sctp:65535"), ("endpoints", "10.0.0.1,136:0"),
-        ("sources", "cali1 10.0.0.1"), ("sources", "cali0123456789a fd00::1"),
+        ("masks", "5"), ("masks", "4294967295"), ("sources", "cali1 10.0.0.1"), ("sources", "cali0123456789a fd00::1"),
     ],
 )  # fmt: skip
 def test_an_elements_key_is_its_name_in_bytes(kind: str, key: str) -> None:
     assert dialect.element_name(kind, next(dialect.element_keys(kind, [key]))) == key
+
+
+@pytest.mark.parametrize("member", ["10.0.0.1 1", "fd00::1 4294967295"])
+def test_a_member_of_a_map_is_its_key_and_value_in_bytes(member: str) -> None:
+    assert dialect.asker_name(*dialect.asker(member)) == member

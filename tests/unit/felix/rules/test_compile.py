@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from calipy.felix.calc import runs
 from calipy.felix.calc.change import Change, NodeState, SetKey, apply, difference, everything
+from calipy.felix.calc.sets import families
 from calipy.felix.calc.settings import FelixSettings
 from calipy.felix.objects import ObjectName, Owner
 from calipy.felix.plans import Plan
@@ -19,6 +21,7 @@ from calipy.felix.rules.compile import (
     endpoint_owner,
     policy_owner,
     profile_owner,
+    run_owner,
     set_owner,
 )
 from calipy.felix.rules.values import Chain, Drop
@@ -113,22 +116,26 @@ def _state(found: dict[str, Any]) -> NodeState:
         tier="default", default_action="deny", ingress=tuple(policies),
         passing=tuple(id_ for id_, policy in policies.items() if policy.passes("ingress")),
     )  # fmt: skip
+    governed = {
+        id_: WorkloadEndpoint(
+            id=id_, container_id="c", interface=f"cali{id_.workload[-1]}", addresses=addresses,
+            tiers=(tier,) if policies else (), profiles=tuple(profiles),
+        )
+        for id_, addresses in zip(IDS, found["endpoints"], strict=True)
+        if addresses
+    }  # fmt: skip
+    merged = runs.compute(governed, policies, sets, families(found["settings"]))
+    sets = {**sets, **merged.sets}
     return NodeState(
         settings=found["settings"],
-        endpoints={
-            id_: WorkloadEndpoint(
-                id=id_, container_id="c", interface=f"cali{id_.workload[-1]}", addresses=addresses,
-                tiers=(tier,) if policies else (), profiles=tuple(profiles),
-            )
-            for id_, addresses in zip(IDS, found["endpoints"], strict=True)
-            if addresses
-        },
+        endpoints=merged.endpoints,
         policies=policies,
         profiles=profiles,
+        runs=merged.runs,
         sets={key: kind for key, (kind, _) in sets.items()},
         members={key: members for key, (_, members) in sets.items()},
         tunnels=found["tunnels"],
-    )  # fmt: skip
+    )
 
 
 states = _choices.map(_state)
@@ -149,6 +156,17 @@ def enter(wanted: Wanted, plans: Any) -> list[Owner]:
     return touched
 
 
+def mergers(state: NodeState, *ids: PolicyId | SetId) -> set[Owner]:
+    """The endpoints that have merged a run, or a run with a policy in it."""
+    return {
+        endpoint_owner(id_)
+        for id_, endpoint in state.endpoints.items()
+        for binding in endpoint.tiers
+        for run in binding.runs
+        if not {run.id, *run.policies}.isdisjoint(ids)
+    }
+
+
 def users(state: NodeState, key: SetKey) -> set[Owner]:
     """The policies and profiles of a state whose rules name a set."""
     found = [(policy_owner(id_), policy.ingress) for id_, policy in state.policies.items()]
@@ -163,6 +181,7 @@ def named(change: Change, old: NodeState, new: NodeState) -> set[Owner]:
     owners = {set_owner(key) for key in {**change.sets, **change.members}}
     owners |= {endpoint_owner(id_) for id_ in change.endpoints}
     owners |= {policy_owner(id_) for id_ in change.policies} | {profile_owner(name) for name in change.profiles}
+    owners |= {run_owner(id_) for id_ in change.runs}
     if change.settings is not None or change.tunnels or any(key.id in BUILT_IN for key in change.sets):
         owners.add(STATIC)
     for key in change.sets:
@@ -199,7 +218,14 @@ def test_users_of_a_set_are_known_after_every_change(first: NodeState, then: Nod
     for key in (SetKey(found.id, family) for found in SELECTED for family in (4, 6)):
         found = set(planner.users(set_owner(key)))
         assert found == set(fresh.users(set_owner(key)))
-        assert found == (users(last, key) if key.family == 4 or last.settings.ipv6_support else set())
+        judges = users(last, key) if key.family == 4 or last.settings.ipv6_support else set()
+        named = [id_ for id_ in JUDGES if policy_owner(id_) in judges]
+        assert found == judges | mergers(last, *named)
+    for judge in JUDGES:
+        assert set(planner.users(policy_owner(judge))) == mergers(last, judge)
+    for run in {*first.runs, *then.runs, *last.runs}:
+        for owner in (run_owner(run), set_owner(SetKey(run, 4)), set_owner(SetKey(run, 6))):
+            assert set(planner.users(owner)) == mergers(last, run)
     assert list(planner.users(STATIC)) == []
 
 
