@@ -207,8 +207,9 @@ def _asked(call: ast.Call) -> Iterator[Grant]:
         yield kind.group, kind.resource, verb
 
 
-STATUS_ALONE = ("Node", "NodeReport", "Pod")
-"""Of these an agent changes nothing but status and annotations, and those of the first and the last go with it."""
+STATUS_ALONE = ("Node", "Pod")
+"""Of these an agent changes nothing but status and annotations, which go with it. A NodeReport's status is no part
+apart."""
 
 
 def test_the_agents_role_is_what_the_code_asks_for_verb_by_verb() -> None:
