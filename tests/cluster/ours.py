@@ -1,4 +1,4 @@
-"""Our own network on the cluster, as a user brings it there: an image in the nodes' runtimes, and two `kubectl apply`."""
+"""Our own network on the cluster, as a user brings it there: an image that nodes have, and `kubectl apply` twice."""
 
 from __future__ import annotations
 
