@@ -15,7 +15,7 @@ demo: setup
 # A real Kubernetes cluster on this machine; `make cluster-down` removes it, also after a crash.
 cluster: NODES := 3
 cluster: PROXY := iptables
-cluster: NETWORK := ptp
+cluster: NETWORK := calipy
 cluster: setup setup-cluster
 	@$(PY) -m tests.cluster up --nodes $(NODES) --proxy $(PROXY) --network $(NETWORK)
 

@@ -10,7 +10,7 @@ import click
 
 from calipy.console.failures import tell
 from calipy.console.progress import Steps
-from tests.cluster import binaries, lifecycle
+from tests.cluster import binaries, lifecycle, ours
 from tests.cluster.cluster import Plan
 
 _FOLDER = click.option(
@@ -30,14 +30,17 @@ def main() -> None:
 @main.command()
 @click.option("--nodes", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option("--proxy", type=click.Choice(["iptables", "nftables", "none"]), default="iptables", show_default=True)
-@click.option("--network", type=click.Choice(["ptp", "none"]), default="ptp", show_default=True)
+@click.option("--network", type=click.Choice(["calipy", "ptp", "none"]), default="calipy", show_default=True)
 @click.option("--image", "images", multiple=True, type=click.Path(exists=True, path_type=Path), help="An archive.")
 @_FOLDER
 def up(folder: Path, images: tuple[Path, ...], **plan: object) -> None:
     """Makes the cluster, and prints its kubeconfig's path."""
     programs = binaries.ensure(*binaries.CLUSTER)
+    steps = Steps(sys.stderr)
+    if plan["network"] == "calipy":
+        images = (*images, asyncio.run(ours.archive(steps)))
     wanted = Plan(programs=programs, images=images, **plan)  # type: ignore[arg-type]
-    cluster = asyncio.run(lifecycle.up(folder, wanted, Steps(sys.stderr)))
+    cluster = asyncio.run(lifecycle.up(folder, wanted, steps))
     print(f"export KUBECONFIG={cluster.kubeconfig}")
 
 

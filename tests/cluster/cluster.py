@@ -33,7 +33,7 @@ from tests.cluster.configuration import CONTROL, ETC, PROGRAMS, Proxy
 from tests.cluster.control_plane import api_certificates, api_server_command, etcd_command, free_ports
 from tests.cluster.pki import Pki
 
-Network = Literal["ptp", "none"]
+Network = Literal["calipy", "ptp", "none"]
 _ENVIRONMENT: Final = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 _STATE: Final = ("/var/lib/containerd", "/var/lib/kubelet", "/var/lib/calico", "/var/lib/cni", "/var/log/pods")
 _KEPT: Final = (*_STATE, "/etc/cni/net.d", "/opt/cni/bin", "/etc/kubernetes", "/etc/containerd")
@@ -53,8 +53,8 @@ class Plan(Struct, frozen=True, gc=False, kw_only=True):
     nodes: int = 3
     proxy: Proxy = "iptables"
     network: Network = "ptp"
-    """ptp: a stand-in that carries packets and enforces nothing. none: nodes stay NotReady until somebody writes a CNI
-    configuration."""
+    """calipy: ours, of manifests/, its image among `images`. ptp: a stand-in that carries packets and enforces nothing.
+    none: nodes stay NotReady until somebody writes a CNI configuration."""
     programs: Path
     images: tuple[Path, ...] = ()
     """Archives of further images that every node has."""

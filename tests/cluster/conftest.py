@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from calipy.console.progress import Steps
-from image import __main__ as image
-from tests.cluster import binaries, lifecycle
+from tests.cluster import binaries, lifecycle, ours
 from tests.cluster.cluster import Cluster, Plan
 from tests.cluster.control_plane import ApiServer
 
@@ -35,10 +34,7 @@ def api_server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def calipy_image() -> Path:
     """The archive of this checkout's image, for `cluster_with(images=(calipy_image,))`; its name: `image.NAME`."""
-    archive = ROOT / "build" / "calipy-image.tar"
-    archive.parent.mkdir(exist_ok=True)
-    asyncio.run(image.make(archive, image.NAME, Steps(io.StringIO())))
-    return archive
+    return asyncio.run(ours.archive(Steps(io.StringIO())))
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +65,24 @@ def cluster_with(cluster_folder: Callable[[], Path]) -> Iterator[Callable[..., C
 
 
 @pytest.fixture(scope="session")
-def cluster(cluster_with: Callable[..., Cluster]) -> Cluster:
-    """Three nodes on the stand-in network, kube-proxy with iptables. It is shared: a test removes what it makes."""
-    return cluster_with()
+def calipy_cluster(cluster_with: Callable[..., Cluster], calipy_image: Path) -> Cluster:
+    """Three nodes on our network, as manifests/ bring it. It is shared: a test removes what it makes."""
+    return cluster_with(network="calipy", images=(calipy_image,))
+
+
+@pytest.fixture(scope="session", params=["ptp", "calipy"])
+def cluster(request: pytest.FixtureRequest, cluster_with: Callable[..., Cluster]) -> Cluster:
+    """Three nodes, kube-proxy with iptables, on the stand-in network and on ours: what Kubernetes promises holds on
+    both. It is shared: a test removes what it makes."""
+    shared: Cluster = request.getfixturevalue("calipy_cluster") if request.param == "calipy" else cluster_with()
+    return shared
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what our agents said."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("calipy_cluster")
+    if report.failed and cluster is not None:
+        report.sections += [(f"{name} said last", text) for name, text in ours.logs(cluster).items()]
+    return report

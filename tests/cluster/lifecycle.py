@@ -18,7 +18,7 @@ from calipy.console.progress import Steps
 from calipy.lab import folders
 from calipy.lab.machines import Machine
 from calipy.lab.waiting import together
-from tests.cluster import images, standin
+from tests.cluster import images, ours, standin
 from tests.cluster.cluster import Cluster, Plan, remove_cgroups
 
 _PLATE: Final = "cluster.json"
@@ -120,7 +120,15 @@ async def _build(cluster: Cluster, steps: Steps) -> None:
         async with steps.step("stand-in network: nodes Ready, DNS answers"):
             await standin.install(cluster)
             await cluster.ready()
-            await cluster.wait("deployment/coredns", "condition=Available", "--namespace=kube-system")
+            await _names_served(cluster)
+    elif plan.network == "calipy":
+        async with steps.step("CalIPy: agents rolled out, nodes Ready, DNS answers"):
+            await ours.install(cluster)
+            await _names_served(cluster)
+
+
+async def _names_served(cluster: Cluster) -> None:
+    await cluster.wait("deployment/coredns", "condition=Available", "--namespace=kube-system")
 
 
 def _explained(cluster: Cluster, failure: Exception) -> Exception:
@@ -128,4 +136,5 @@ def _explained(cluster: Cluster, failure: Exception) -> Exception:
     logs = sorted(cluster.folder.glob("*/*.log"))
     ends = {log: log.read_text(errors="replace").splitlines()[-_LAST_LINES:] for log in logs}
     said = "\n".join(f"{log.parent.name} {log.stem}: {line}" for log, lines in ends.items() for line in lines if line)
+    said = "\n".join((said, *(f"{name}: {text}" for name, text in ours.logs(cluster).items())))
     return Failures([failure, Told(said)]) if said else failure

@@ -19,6 +19,7 @@ from calipy.node import probe
 from calipy.node.bootstrap import _KUBEADM
 from calipy.resources.metadata import Kind
 from calipy.settings import Settings, known, read
+from image.__main__ import NAME
 from tests.netns.test_agent_contained import CAPABILITIES
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +81,16 @@ def test_what_refers_to_something_finds_it() -> None:
     assert mounted == volumes
 
 
+def test_the_image_is_the_one_that_is_made_here_and_it_may_be_loaded_or_pulled() -> None:
+    (image,) = documents(MANIFESTS / "base/kustomization.yaml")[0]["images"]
+    assert f"{image['newName']}:{image['newTag']}" == NAME
+    for container in CONTAINERS.values():
+        assert (container["image"], container["imagePullPolicy"]) == (image["name"], "IfNotPresent")
+
+
 def patched() -> Iterator[Any]:
-    """Containers of overlays."""
-    for path in MANIFESTS.glob("overlays/*/node.yaml"):
+    """Containers of overlays and components."""
+    for path in MANIFESTS.glob("*/*/node.yaml"):
         (document,) = documents(path)
         assert (document["kind"], document["metadata"]["name"]) in OBJECTS
         yield from document["spec"]["template"]["spec"]["containers"]
@@ -199,8 +207,9 @@ def _asked(call: ast.Call) -> Iterator[Grant]:
         yield kind.group, kind.resource, verb
 
 
-STATUS_ALONE = ("Node", "NodeReport", "Pod")
-"""Of these an agent changes nothing but status and annotations, and those of the first and the last go with it."""
+STATUS_ALONE = ("Node", "Pod")
+"""Of these an agent changes nothing but status and annotations, which go with it. A NodeReport's status is no part
+apart."""
 
 
 def test_the_agents_role_is_what_the_code_asks_for_verb_by_verb() -> None:
