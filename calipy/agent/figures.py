@@ -49,6 +49,8 @@ def publish_calculation(metrics: Metrics, engine: Engine) -> None:
         ("calipy_calc_bindings", "Times that the policies of endpoints with the same labels were ordered.", "bindings"),
         ("calipy_calc_set_fillings", "Sets that came into force and were filled.", "fillings"),
         ("calipy_calc_memberships", "Members that came to a set in force, or went from it.", "memberships"),
+        ("calipy_calc_mergings", "Runs of policies for which it was found out anew who asks for whom.", "mergings"),
+        ("calipy_calc_askings", "Times that the policies of a run that ask for an address were found out.", "askings"),
     ):
         metrics.counted(name, meaning, lambda what=attribute: {"": getattr(calculator.stats, what)})  # type: ignore[misc]
 

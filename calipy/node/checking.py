@@ -88,7 +88,8 @@ class Checks:
                 await self._look()
             await asyncio.sleep(max(self._every_s, _SHARE * self._spent_s))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), AT_LATEST_S)
+                async with asyncio.timeout(AT_LATEST_S):  # wait_for passes over a cancellation that comes with the event
+                    await self._wake.wait()
             await asyncio.sleep(_GATHER_S)
 
     async def _look(self) -> None:
