@@ -165,7 +165,12 @@ async def test_pods_go_on_while_their_runtime_is_killed(cluster: Cluster, web: W
         return (await runtime.status()).pid not in (0, before)
 
     await eventually(back, "containerd is started again")
-    assert (await cluster.exec(pod, "hostname", namespace="web")).text == f"{pod}\n"
+
+    async def answers() -> bool | str:
+        done = await cluster.exec(pod, "hostname", namespace="web", check=False)
+        return done.text == f"{pod}\n" or done.complaint
+
+    await eventually(answers, "kubelet has its runtime again")
     again = await _get(cluster, "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].state.running.startedAt}")
     assert again == started
 
