@@ -88,7 +88,7 @@ class Checks:
                 await self._look()
             await asyncio.sleep(max(self._every_s, _SHARE * self._spent_s))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AT_LATEST_S):  # wait_for passes over a cancellation that comes with the event
+                async with asyncio.timeout(AT_LATEST_S):  # wait_for may pass over a cancellation
                     await self._wake.wait()
             await asyncio.sleep(_GATHER_S)
 

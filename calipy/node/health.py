@@ -128,7 +128,8 @@ class Listener:
             except OSError as error:
                 self._complain(address, error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _RETRY_S)
+                    async with asyncio.timeout(_RETRY_S):  # wait_for may pass over a cancellation
+                        await self._changed.wait()
 
     async def _serve(self, address: Address) -> None:
         async with serving(self._make(), address) as self.bound:
